@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run the project's test suites and count what they found."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import arches
+import hosts
+import meson
+import own
+import say
+import style
+import upstream
+from say import Failure, note, step
+from tally import Tally
+
+TOP = upstream.TOP
+RESULTS = TOP / "build" / "check"
+GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
+STOCK_HOSTS = ("x86_64", "ppc64le", "aarch64", "s390x")      # what the scenarios compare with
+
+
+@dataclass
+class Run:
+    """One invocation: what was asked for, and what was found so far."""
+    hosts: list[str]
+    quick: bool
+    tally: Tally
+
+
+def _pytest(run: Run, name: str, *arguments: str, path: str = "") -> None:
+    """Run pytest with its output shown as it comes; PATH goes before the machine's own."""
+    junit = RESULTS / f"{name}.xml"
+    junit.unlink(missing_ok=True)
+    argv = [meson.PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--durations=5",
+            f"--junitxml={junit}", *arguments]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1",
+                   "QUASAR_TEST_HOSTS": ",".join(run.hosts),
+                   "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"]}
+    status = subprocess.run(argv, cwd=TOP, env=environment, check=False,
+                            stdin=subprocess.DEVNULL).returncode
+    if not junit.exists():
+        run.tally.failed.append(f"{name}: pytest ended with status {status} and no results")
+        return
+    before = len(run.tally.failed)
+    run.tally.read_junit(junit, name)
+    if status and len(run.tally.failed) == before:
+        run.tally.failed.append(f"{name}: pytest ended with status {status}")
+
+
+def _meson_test(run: Run, name: str, arch: arches.Arch, options: list[str]) -> None:
+    """Build our own code for a host and run its unit tests there."""
+    build = TOP / "build" / name
+    shutil.rmtree(build, ignore_errors=True)
+    own.setup(arch, build, ["-Dqemu=false", *options])
+    environment = meson.build_environment(TOP) | {
+        "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0", "UBSAN_OPTIONS":
+        "halt_on_error=1:print_stacktrace=1", "G_SLICE": "always-malloc"}
+    log = TOP / "build" / f"{name}.log"
+    say.run(["ninja", "-C", build], env=environment, log=log, what=f"building {name}")
+    slow = "1" if arch.native else "8"
+    done = subprocess.run([meson.command(), "test", "-C", str(build), "--no-rebuild", "-q",
+                           "--timeout-multiplier", slow, "--print-errorlogs"], env=environment,
+                          stdin=subprocess.DEVNULL, check=False)
+    run.tally.read_junit(build / "meson-logs" / "testlog.junit.xml", name)
+    if done.returncode and not run.tally.failed:
+        run.tally.failed.append(f"{name}: meson test ended with status {done.returncode}")
+
+
+def check_style(run: Run) -> None:
+    style.check(run.tally)
+
+
+def check_unit(run: Run) -> None:
+    """Unit tests natively, under the sanitizers, and on every other host."""
+    native = arches.find("x86_64")
+    _meson_test(run, "unit-x86_64", native, [])
+    _meson_test(run, "unit-sanitized", native,
+                ["-Db_sanitize=address,undefined", "-Db_lundef=false"])
+    for name in run.hosts:
+        arch = arches.find(name)
+        if arch.native or run.quick:
+            continue
+        _meson_test(run, f"unit-{name}", arch, [])
+
+
+def check_scripts(run: Run) -> None:
+    _pytest(run, "scripts", "tests/scripts", "tests/lib")
+
+
+def check_relay(run: Run) -> None:
+    if not (TOP / "net-relay").is_dir():
+        return
+    _pytest(run, "relay", "tests/relay")
+
+
+def build_hosts(run: Run) -> None:
+    """Build all that the scenarios need, the fork before the stock base."""
+    if "x86_64" not in run.hosts:
+        raise Failure("guests start on x86_64 hosts", "add x86_64 to --hosts", status=2)
+    for name in run.hosts:
+        hosts.Host(name).build(GUESTS_ON.get(name, ["x86_64"]))
+    for name in STOCK_HOSTS:
+        if name in run.hosts and not run.quick:
+            hosts.Host(name, stock=True).build(["x86_64"])
+
+
+def check_hosts(run: Run) -> None:
+    build_hosts(run)
+    _pytest(run, "hosts", "tests/hosts", "tests/guests",
+            path=str(hosts.Host("x86_64").bin()))
+
+
+def check_vm(run: Run) -> None:
+    build_hosts(run)
+    _pytest(run, "vm", "tests/vm", f"--hosts={','.join(run.hosts)}",
+            f"--table={RESULTS / 'vm-table.txt'}", *(["--quick"] if run.quick else []))
+
+
+SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
+    "style": (check_style, "formatting, lint, patch headers, licences"),
+    "unit": (check_unit, "unit tests: native, sanitized, on each foreign host"),
+    "scripts": (check_scripts, "the scripts, the cache, the test harness itself"),
+    "relay": (check_relay, "the network relay with real sockets"),
+    "hosts": (check_hosts, "builds, guests, and what runs on each host"),
+    "vm": (check_vm, "real guests that move between hosts"),
+}
+
+
+def _options() -> argparse.Namespace:
+    rows = "\n".join(f"  {name:8} {text}" for name, (_, text) in SUITES.items())
+    parser = argparse.ArgumentParser(
+        prog="check", description=__doc__, epilog="suites:\n" + rows,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", action="append", choices=list(SUITES), metavar="NAME",
+                        help="only this suite (may be given again)")
+    parser.add_argument("--hosts", default=",".join(arches.ARCHES), metavar="LIST",
+                        help="only these host architectures (default: all five)")
+    parser.add_argument("--quick", action="store_true", help="a subset that takes minutes")
+    parser.add_argument("--list", action="store_true", help="list the suites and stop")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = _options()
+    if options.list:
+        print("\n".join(SUITES))
+        return 0
+    chosen = [name for name in arches.ARCHES if name in options.hosts.split(",")]
+    for name in options.hosts.split(","):
+        arches.find(name)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    run = Run(chosen, options.quick, Tally())
+    for name in options.suite or SUITES:
+        step(f"suite {name}")
+        try:
+            SUITES[name][0](run)
+        except Failure as failure:
+            run.tally.failed.append(f"{name}: {failure}")
+            note(f"{failure}\n{failure.hint}")
+    step("done")
+    sys.stderr.flush()
+    return run.tally.report()
+
+
+say.main(main)
