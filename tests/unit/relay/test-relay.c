@@ -1,0 +1,622 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The parts of the relay that need no process: protocol, queue, stream, epochs, names. */
+#include "epoch.h"
+#include "ether.h"
+#include "forward.h"
+#include "identity.h"
+#include "log.h"
+#include "net.h"
+#include "protocol.h"
+#include "queue.h"
+#include "stream.h"
+
+#include <gio/gio.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* --- protocol.h --- */
+
+static QsRelayHello sample_hello(void)
+{
+    QsRelayHello h = {
+        .version_min = 1,
+        .version_max = 3,
+        .flags = QS_RELAY_HELLO_TOKEN,
+        .features = 0x01020304,
+        .epoch = G_GUINT64_CONSTANT(0x0123456789abcdef),
+        .token = { 1, 2, 3 },
+        .mtu = 1500,
+        .mac = { 0x52, 0x54, 0, 1, 2, 3 },
+        .tenant = "acme",
+        .identity = "web-1_x",
+    };
+
+    return h;
+}
+
+static void test_hello(void)
+{
+    static const guint8 golden[] = {
+        0x51, 0x73, 0x52, 0x65, 0,    1,    0,    3,    0,   0,   0,    1,    1,    2,    3,   4,
+        0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef, 1,   2,   3,    0,    0,    0,    0,   0,
+        0,    0,    0,    0,    0,    0,    0,    0,    0,   0,   0x05, 0xdc, 0x52, 0x54, 0,   1,
+        2,    3,    4,    7,    'a',  'c',  'm',  'e',  'w', 'e', 'b',  '-',  '1',  '_',  'x',
+    };
+    QsRelayHello h = sample_hello(), back;
+    guint8 data[QS_RELAY_CONTROL_MAX + 1] = { 0 };
+    gsize size = qs_relay_hello_pack(&h, data);
+
+    g_assert_cmpmem(data, size, golden, sizeof(golden));
+    g_assert_cmpint(qs_relay_hello_parse(&back, data, size), ==, QS_RELAY_REASON_NONE);
+    g_assert_cmpuint(back.epoch, ==, h.epoch);
+    g_assert_cmpuint(back.features, ==, h.features);
+    g_assert_cmpstr(back.tenant, ==, "acme");
+    g_assert_cmpstr(back.identity, ==, "web-1_x");
+    g_assert_cmpmem(back.token, sizeof(back.token), h.token, sizeof(h.token));
+    for (gsize cut = 0; cut < size; cut++) {
+        g_assert_cmpint(qs_relay_hello_parse(&back, data, cut), ==, QS_RELAY_REASON_MALFORMED);
+    }
+    /* What a later version adds is passed over, up to the limit. */
+    g_assert_cmpint(qs_relay_hello_parse(&back, data, QS_RELAY_CONTROL_MAX), ==,
+                    QS_RELAY_REASON_NONE);
+    g_assert_cmpint(qs_relay_hello_parse(&back, data, QS_RELAY_CONTROL_MAX + 1), ==,
+                    QS_RELAY_REASON_MALFORMED);
+    g_strlcpy(h.identity, "Web", sizeof(h.identity));
+    g_assert_cmpuint(qs_relay_hello_pack(&h, data), ==, 0);
+}
+
+static void test_hello_versions(void)
+{
+    static const struct {
+        guint16 least, most;
+        QsRelayReason reason;
+    } cases[] = {
+        { 1, 1, QS_RELAY_REASON_NONE },      { 0, 9, QS_RELAY_REASON_NONE },
+        { 2, 9, QS_RELAY_REASON_VERSION },   { 0, 0, QS_RELAY_REASON_VERSION },
+        { 2, 1, QS_RELAY_REASON_MALFORMED },
+    };
+    guint8 data[QS_RELAY_CONTROL_MAX];
+    QsRelayHello h = sample_hello(), back;
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        gsize size;
+
+        h.version_min = cases[i].least;
+        h.version_max = cases[i].most;
+        size = qs_relay_hello_pack(&h, data);
+        g_assert_cmpint(qs_relay_hello_parse(&back, data, size), ==, cases[i].reason);
+    }
+}
+
+static void test_welcome(void)
+{
+    QsRelayWelcome w = { .version = 1, .epoch = 77, .token = { 9 }, .mtu = 9000, .mac = { 2 } };
+    QsRelayWelcome back;
+    guint8 data[QS_RELAY_WELCOME_FIXED];
+    gsize size = qs_relay_welcome_pack(&w, data);
+
+    g_assert_cmpuint(size, ==, 44);
+    g_assert_true(qs_relay_welcome_parse(&back, data, size));
+    g_assert_cmpuint(back.epoch, ==, 77);
+    g_assert_cmpuint(back.mtu, ==, 9000);
+    g_assert_cmpuint(back.mac[0], ==, 2);
+    for (gsize cut = 0; cut < size; cut++) {
+        g_assert_false(qs_relay_welcome_parse(&back, data, cut));
+    }
+}
+
+static void test_names(void)
+{
+    static const char *const good[] = { "a", "0", "a-b_c", "abcdefghijklmnopqrstuvwxyz012345" };
+    static const char *const bad[] = { "",    "-a",       "_a",
+                                       "A",   "a.b",      "a/b",
+                                       "a b", "\xc3\xa4", "abcdefghijklmnopqrstuvwxyz0123456" };
+
+    for (guint i = 0; i < G_N_ELEMENTS(good); i++) {
+        g_assert_true(qs_relay_name_valid(good[i], strlen(good[i])));
+    }
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_assert_false(qs_relay_name_valid(bad[i], strlen(bad[i])));
+    }
+    g_assert_false(qs_relay_name_valid("a\0b", 3));
+    for (guint i = 0; i < 100; i++) {
+        g_assert_nonnull(qs_relay_reason_name(i));
+        g_assert_true(i < QS_RELAY_TYPE_COUNT || qs_relay_type_limit((guint8)i) == 0xffffffffu);
+    }
+}
+
+/* --- queue --- */
+
+static guint8 pattern(guint number, gsize at)
+{
+    return (guint8)(number * 31 + at);
+}
+
+static bool push(QsQueue *queue, guint8 type, guint number, gsize size)
+{
+    g_autofree guint8 *data = g_malloc(size + 1);
+
+    for (gsize i = 0; i < size; i++) {
+        data[i] = pattern(number, i);
+    }
+    return qs_queue_push(queue, type, data, size);
+}
+
+static void expect(QsQueue *queue, guint8 type, guint number, gsize size)
+{
+    gsize there;
+    const guint8 *p = qs_queue_peek(queue, &there);
+
+    g_assert_cmpuint(there, >=, 4 + size);
+    g_assert_cmpuint(qs_relay_get32(p), ==, (guint32)type << 24 | (guint32)size);
+    for (gsize i = 0; i < size; i++) {
+        g_assert_cmpuint(p[4 + i], ==, pattern(number, i));
+    }
+    qs_queue_consume(queue, 4 + size);
+}
+
+static void test_queue_order_and_limit(void)
+{
+    g_autoptr(QsQueue) q = qs_queue_new(10000);
+    guint in = 0, out = 0;
+
+    for (guint round = 0; round < 200; round++) {
+        while (push(q, QS_RELAY_FRAME, in, in * 7 % 900)) {
+            in++;
+        }
+        g_assert_cmpuint(qs_queue_size(q), <=, 10000);
+        g_assert_cmpuint(qs_queue_size(q), >, 9000);
+        for (guint i = 0; i < 5; i++, out++) {
+            expect(q, QS_RELAY_FRAME, out, out * 7 % 900);
+        }
+    }
+    /* A full queue still takes control records, but not without end. */
+    g_assert_true(push(q, QS_RELAY_BYE, 0, 100));
+    for (guint i = 0; push(q, QS_RELAY_BYE, 0, 100); i++) {
+        g_assert_cmpuint(i, <, 140);
+    }
+}
+
+static void test_queue_moves_what_was_begun(void)
+{
+    for (gsize sent = 0; sent <= 3 * 104; sent++) {
+        g_autoptr(QsQueue) from = qs_queue_new(10000);
+        g_autoptr(QsQueue) to = qs_queue_new(10000);
+        guint first = (guint)(sent / 104);
+
+        for (guint i = 0; i < 3; i++) {
+            push(from, i == 1 ? QS_RELAY_PONG : QS_RELAY_FRAME, i, 100);
+        }
+        qs_queue_consume(from, sent);
+        g_assert_cmpuint(qs_queue_move_frames(to, from), ==, 0);
+        g_assert_cmpuint(qs_queue_size(from), ==, 0);
+        for (guint i = first; i < 3; i++) {
+            if (i != 1) {
+                expect(to, QS_RELAY_FRAME, i, 100);
+            }
+        }
+        g_assert_cmpuint(qs_queue_size(to), ==, 0);
+    }
+}
+
+static void test_queue_withdraws_whole_frames(void)
+{
+    for (gsize sent = 0; sent <= 4 * 104; sent++) {
+        g_autoptr(QsQueue) from = qs_queue_new(10000);
+        g_autoptr(QsQueue) to = qs_queue_new(10000);
+        gsize begun = sent % 104 != 0 ? 104 - sent % 104 : 0;
+
+        for (guint i = 0; i < 4; i++) {
+            push(from, i == 2 ? QS_RELAY_PONG : QS_RELAY_FRAME, i, 100);
+        }
+        qs_queue_consume(from, sent);
+        g_assert_cmpuint(qs_queue_withdraw_frames(to, from), ==, 0);
+        /* The rest of what was begun, then the control record, if it was not that itself. */
+        g_assert_cmpuint(qs_queue_size(from), ==, begun + (sent <= 2 * 104 ? 104 : 0));
+        if (begun > 0) {
+            qs_queue_consume(from, begun);
+        }
+        if (sent <= 2 * 104) {
+            expect(from, QS_RELAY_PONG, 2, 100);
+        }
+        for (guint i = (guint)((sent + 103) / 104); i < 4; i++) {
+            if (i != 2) {
+                expect(to, QS_RELAY_FRAME, i, 100);
+            }
+        }
+        g_assert_cmpuint(qs_queue_size(to), ==, 0);
+    }
+}
+
+static void test_queue_feeds(void)
+{
+    g_autoptr(QsQueue) from = qs_queue_new(100000);
+    g_autoptr(QsQueue) to = qs_queue_new(2080);
+    guint out = 0;
+
+    for (guint i = 0; i < 100; i++) {
+        push(from, QS_RELAY_FRAME, i, 100);
+    }
+    while (!qs_queue_feed(to, from)) {
+        g_assert_cmpuint(qs_queue_size(to), >, 1040);
+        g_assert_cmpuint(qs_queue_size(to), <=, 1040 + 104);
+        expect(to, QS_RELAY_FRAME, out++, 100);
+    }
+    while (qs_queue_size(to) > 0) {
+        expect(to, QS_RELAY_FRAME, out++, 100);
+    }
+    g_assert_cmpuint(out, ==, 100);
+}
+
+/* --- stream --- */
+
+typedef struct Seen {
+    guint records;
+    guint frames;
+    gsize bytes;
+    bool closed;
+    int code; /* of QS_STREAM_ERROR, or -1 */
+    QsStream *stream;
+    guint stop_reading_at;
+} Seen;
+
+static void seen_record(QsStream *stream, guint8 type, const guint8 *data, gsize size, void *opaque)
+{
+    Seen *seen = opaque;
+
+    (void)data;
+    seen->records++;
+    seen->frames += type == QS_RELAY_FRAME;
+    seen->bytes += size;
+    if (seen->stop_reading_at == seen->records) {
+        qs_stream_set_reading(stream, false);
+    }
+}
+
+static void seen_closed(QsStream *stream, const GError *error, void *opaque)
+{
+    Seen *seen = opaque;
+
+    (void)stream;
+    seen->closed = true;
+    seen->code = error != NULL && error->domain == QS_STREAM_ERROR ? error->code : -1;
+}
+
+static const QsStreamOps seen_ops = { .record = seen_record, .closed = seen_closed };
+
+static int make_stream(Seen *seen)
+{
+    int fds[2];
+
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), ==, 0);
+    seen->stream = qs_stream_new(qs_channel_new_plain(fds[0]), 65536, &seen_ops, seen);
+    return fds[1];
+}
+
+static void turn(void)
+{
+    while (g_main_context_iteration(NULL, FALSE)) {
+    }
+}
+
+static void test_stream_in_pieces(void)
+{
+    guint8 record[4 + 300];
+
+    memset(record, 0xaa, sizeof(record));
+    qs_relay_put_header(record, QS_RELAY_FRAME, 300);
+    for (gsize piece = 1; piece <= sizeof(record); piece += 13) {
+        Seen seen = { 0 };
+        int fd = make_stream(&seen);
+
+        qs_stream_allow_frames(seen.stream, true);
+        for (guint i = 0; i < 3; i++) {
+            for (gsize at = 0; at < sizeof(record); at += piece) {
+                gsize size = MIN(piece, sizeof(record) - at);
+
+                g_assert_cmpint(write(fd, record + at, size), ==, size);
+                turn();
+            }
+        }
+        g_assert_cmpuint(seen.frames, ==, 3);
+        g_assert_cmpuint(seen.bytes, ==, 900);
+        close(fd);
+        turn();
+        g_assert_true(seen.closed);
+        g_assert_cmpint(seen.code, ==, -1);
+    }
+}
+
+static void test_stream_refuses(void)
+{
+    static const struct {
+        guint32 header;
+        bool frames, only_frames;
+        int code;
+    } cases[] = {
+        { QS_RELAY_FRAME << 24 | 60, false, false, QS_STREAM_ERROR_TYPE },
+        { QS_RELAY_PING << 24, true, true, QS_STREAM_ERROR_TYPE },
+        { 0xff000000u, true, false, QS_STREAM_ERROR_TYPE },
+        { QS_RELAY_FRAME << 24 | (QS_RELAY_FRAME_MAX + 1), true, true, QS_STREAM_ERROR_TOO_LARGE },
+        { QS_RELAY_HELLO << 24 | 513, false, false, QS_STREAM_ERROR_TOO_LARGE },
+        { QS_RELAY_PAUSE << 24 | 1, true, false, QS_STREAM_ERROR_TOO_LARGE },
+        { QS_RELAY_HELLO << 24 | 100, false, false, QS_STREAM_ERROR_TRUNCATED },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Seen seen = { 0 };
+        int fd = make_stream(&seen);
+        guint8 header[4];
+
+        if (cases[i].frames) {
+            qs_stream_allow_frames(seen.stream, cases[i].only_frames);
+        }
+        qs_relay_put32(header, cases[i].header);
+        g_assert_cmpint(write(fd, header, 4), ==, 4);
+        close(fd);
+        turn();
+        g_assert_true(seen.closed);
+        g_assert_cmpint(seen.code, ==, cases[i].code);
+        g_assert_cmpuint(seen.records, ==, 0);
+    }
+}
+
+static void test_stream_stops_and_goes_on(void)
+{
+    Seen seen = { .stop_reading_at = 2 };
+    int fd = make_stream(&seen);
+    guint8 record[4] = { QS_RELAY_PING, 0, 0, 0 };
+
+    for (guint i = 0; i < 5; i++) {
+        g_assert_cmpint(write(fd, record, 4), ==, 4);
+    }
+    turn();
+    g_assert_cmpuint(seen.records, ==, 2);
+    qs_stream_set_reading(seen.stream, true);
+    turn();
+    g_assert_cmpuint(seen.records, ==, 5);
+    qs_stream_close(seen.stream);
+    g_assert_cmpint(read(fd, record, 4), ==, 0);
+    close(fd);
+}
+
+static void test_stream_last_words(void)
+{
+    Seen seen = { 0 };
+    int fd = make_stream(&seen);
+    guint8 answer[8];
+
+    /* Unread bytes must not destroy what is said at the end. */
+    g_assert_cmpint(write(fd, "\x0a\0\0\0", 3), ==, 3);
+    qs_stream_send(seen.stream, QS_RELAY_PONG, "bye!", 4);
+    qs_stream_close_flushed(seen.stream);
+    turn();
+    g_assert_cmpint(read(fd, answer, 8), ==, 8);
+    g_assert_cmpmem(answer + 4, 4, "bye!", 4);
+    g_assert_cmpuint(qs_stream_flushing(), ==, 1);
+    close(fd);
+    turn();
+    g_assert_cmpuint(qs_stream_flushing(), ==, 0);
+    g_assert_false(seen.closed);
+}
+
+/* --- epochs --- */
+
+static void test_epoch_judge(void)
+{
+    guint8 token[QS_RELAY_TOKEN_SIZE] = { 5 };
+    guint8 other[QS_RELAY_TOKEN_SIZE] = { 6 };
+    const struct {
+        guint64 now, asked;
+        const guint8 *token;
+        bool attached;
+        QsRelayReason reason;
+        guint64 epoch;
+        bool same;
+    } cases[] = {
+        { 0, 0, NULL, false, QS_RELAY_REASON_NONE, 1, false },
+        { 4, 0, NULL, false, QS_RELAY_REASON_NONE, 5, false },
+        { 4, 0, NULL, true, QS_RELAY_REASON_IN_USE, 0, false },
+        { 4, 5, NULL, true, QS_RELAY_REASON_NONE, 5, false },
+        { 4, 900, NULL, false, QS_RELAY_REASON_NONE, 900, false },
+        { 4, 4, NULL, false, QS_RELAY_REASON_STALE, 0, false },
+        { 4, 4, other, false, QS_RELAY_REASON_STALE, 0, false },
+        { 4, 4, token, true, QS_RELAY_REASON_NONE, 4, true },
+        { 4, 3, token, false, QS_RELAY_REASON_STALE, 0, false },
+        { 4, 5, token, true, QS_RELAY_REASON_NONE, 5, false },
+        { 4, QS_RELAY_EPOCH_MAX, NULL, true, QS_RELAY_REASON_NONE, QS_RELAY_EPOCH_MAX, false },
+        { 4, QS_RELAY_EPOCH_MAX + 1, NULL, true, QS_RELAY_REASON_STALE, 0, false },
+        { QS_RELAY_EPOCH_MAX, 0, NULL, false, QS_RELAY_REASON_STALE, 0, false },
+        { 0, 0, token, false, QS_RELAY_REASON_NONE, 1, false },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        QsEpoch current = { .epoch = cases[i].now };
+        guint64 epoch = 0;
+        bool same = false;
+
+        if (cases[i].now > 0) {
+            qs_epoch_digest(token, current.digest);
+        }
+        g_assert_cmpint(qs_epoch_judge(&current, cases[i].asked, cases[i].token, cases[i].attached,
+                                       &epoch, &same),
+                        ==, cases[i].reason);
+        g_assert_cmpuint(epoch, ==, cases[i].epoch);
+        g_assert_true(same == cases[i].same);
+    }
+}
+
+static void test_epoch_store(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("qrelayXXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "acme.web.epoch", NULL);
+    g_autoptr(GError) error = NULL;
+    QsEpochStore *store = qs_epoch_store_open(dir, &error);
+    guint8 token[QS_RELAY_TOKEN_SIZE] = { 7 };
+    QsEpoch epoch = { .epoch = 12 }, back;
+    static const char *const damaged[] = {
+        "",
+        "epoch=1\n",
+        "epoch=0\ntoken=%s\n",
+        "epoch=-1\ntoken=%s\n",
+        "epoch=1\ntoken=%s",
+        "epoch=1 \ntoken=%s\n",
+        "epoch=1\ntoken=%s\n\n",
+        "epoch=9223372036854775808\ntoken=%s\n",
+        "epoch=1\ntoken=12\n",
+        "epoch=1\ntoken=%sx\n",
+    };
+
+    g_assert_no_error(error);
+    g_assert_null(qs_epoch_store_open(dir, &error));
+    g_assert_error(error, G_IO_ERROR, G_IO_ERROR_BUSY);
+    g_clear_error(&error);
+    g_assert_true(qs_epoch_store_read(store, "acme", "web", &back, &error));
+    g_assert_cmpuint(back.epoch, ==, 0);
+    qs_epoch_digest(token, epoch.digest);
+    g_assert_true(qs_epoch_store_write(store, "acme", "web", &epoch, &error));
+    g_assert_true(qs_epoch_store_read(store, "acme", "web", &back, &error));
+    g_assert_cmpuint(back.epoch, ==, 12);
+    g_assert_cmpstr(back.digest, ==, epoch.digest);
+    for (guint i = 0; i < G_N_ELEMENTS(damaged); i++) {
+        g_auto(GStrv) parts = g_strsplit(damaged[i], "%s", -1);
+        g_autofree char *text = g_strjoinv(epoch.digest, parts);
+
+        g_assert_true(g_file_set_contents(path, text, -1, NULL));
+        g_assert_false(qs_epoch_store_read(store, "acme", "web", &back, &error));
+        g_assert_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA);
+        g_clear_error(&error);
+    }
+    g_unlink(path);
+    qs_epoch_store_free(store);
+    store = qs_epoch_store_open(dir, &error);
+    g_assert_no_error(error);
+    qs_epoch_store_free(store);
+    g_assert_null(qs_epoch_store_open("/proc/nowhere", &error));
+    g_assert_nonnull(error);
+    path = (g_free(path), g_build_filename(dir, ".lock", NULL));
+    g_unlink(path);
+    g_rmdir(dir);
+}
+
+/* --- texts --- */
+
+static void test_forwards(void)
+{
+    static const char *const bad[] = { "",
+                                       "tcp",
+                                       "tcp:1.2.3.4:1",
+                                       "sctp:1.2.3.4:1:2",
+                                       "tcp:1.2.3:1:2",
+                                       "tcp:1.2.3.4:0:2",
+                                       "tcp:1.2.3.4:1:65536",
+                                       "tcp:1.2.3.4:1:2:3",
+                                       "tcp:1.2.3.4: 1:2" };
+    char text[QS_FORWARD_TEXT];
+    QsForward f, other;
+
+    g_assert_true(qs_forward_parse("udp:127.0.0.1:65535:53", &f, NULL));
+    g_assert_cmpstr(qs_forward_format(&f, text), ==, "udp:127.0.0.1:65535:53");
+    g_assert_true(qs_forward_parse("udp:0.0.0.0:65535:54", &other, NULL));
+    g_assert_true(qs_forward_collides(&f, &other));
+    g_assert_false(qs_forward_equal(&f, &other));
+    other.udp = false;
+    g_assert_false(qs_forward_collides(&f, &other));
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_false(qs_forward_parse(bad[i], &f, &error));
+        g_assert_nonnull(error);
+    }
+}
+
+static void test_macs(void)
+{
+    static const char *const bad[] = { "", "52:54:00:00:00", "52-54-00-00-00-01",
+                                       "52:54:00:00:00:0g", "52:54:00:00:00:011" };
+    char text[QS_ETHER_MAC_TEXT];
+    guint64 mac;
+
+    g_assert_true(qs_ether_parse_mac("52:54:00:aB:Cd:ef", &mac));
+    g_assert_cmpuint(mac, ==, G_GUINT64_CONSTANT(0x525400abcdef));
+    g_assert_cmpstr(qs_ether_format_mac(mac, text), ==, "52:54:00:ab:cd:ef");
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_assert_false(qs_ether_parse_mac(bad[i], &mac));
+    }
+}
+
+static void test_identity_same_nat(void)
+{
+    static const char text[] = "[a/x]\nsocket=/x\n[a/y]\nsocket=/y\naddress=10.0.2.16\n";
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GHashTable) table = qs_identity_parse(text, strlen(text), &error);
+    QsIdentity *x, *y;
+
+    g_assert_no_error(error);
+    x = g_hash_table_lookup(table, "a/x");
+    y = g_hash_table_lookup(table, "a/y");
+    g_assert_cmpuint(x->address, ==, 0x0a00020f);
+    g_assert_true(x->nat && x->ipv6 && !x->host_loopback);
+    g_assert_true(qs_identity_same_nat(x, x));
+    g_assert_false(qs_identity_same_nat(x, y));
+    g_hash_table_unref(g_steal_pointer(&table));
+    table = qs_identity_parse("", 0, &error);
+    g_assert_cmpuint(g_hash_table_size(table), ==, 0);
+}
+
+static void test_quote(void)
+{
+    g_autofree char *quoted = qs_log_quote("a\"b\nc\x1b");
+    g_autofree char *long_text = g_strnfill(5000, 'x');
+    g_autofree char *cut = qs_log_quote(long_text);
+
+    g_assert_cmpstr(quoted, ==, "\"a\\\"b\\nc\\033\"");
+    g_assert_cmpuint(strlen(cut), <, 400);
+}
+
+static void test_listen(void)
+{
+    static const char *const bad[] = { "",       "127.0.0.1",      "127.0.0.1:x", "localhost:1",
+                                       "[::1:1", "127.0.0.1:99999" };
+    g_autoptr(GError) error = NULL;
+    int fd;
+
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_assert_cmpint(qs_net_listen_tcp(bad[i], true, &error), <, 0);
+        g_assert_nonnull(error);
+        g_clear_error(&error);
+    }
+    g_assert_cmpint(qs_net_listen_tcp("0.0.0.0:0", true, &error), <, 0);
+    g_assert_nonnull(strstr(error->message, "loopback"));
+    g_clear_error(&error);
+    fd = qs_net_listen_tcp("127.0.0.1:0", true, &error);
+    g_assert_no_error(error);
+    close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/relay/protocol/hello", test_hello);
+    g_test_add_func("/relay/protocol/versions", test_hello_versions);
+    g_test_add_func("/relay/protocol/welcome", test_welcome);
+    g_test_add_func("/relay/protocol/names", test_names);
+    g_test_add_func("/relay/queue/order-and-limit", test_queue_order_and_limit);
+    g_test_add_func("/relay/queue/move", test_queue_moves_what_was_begun);
+    g_test_add_func("/relay/queue/withdraw", test_queue_withdraws_whole_frames);
+    g_test_add_func("/relay/queue/feed", test_queue_feeds);
+    g_test_add_func("/relay/stream/pieces", test_stream_in_pieces);
+    g_test_add_func("/relay/stream/refuses", test_stream_refuses);
+    g_test_add_func("/relay/stream/stops", test_stream_stops_and_goes_on);
+    g_test_add_func("/relay/stream/last-words", test_stream_last_words);
+    g_test_add_func("/relay/epoch/judge", test_epoch_judge);
+    g_test_add_func("/relay/epoch/store", test_epoch_store);
+    g_test_add_func("/relay/forward", test_forwards);
+    g_test_add_func("/relay/mac", test_macs);
+    g_test_add_func("/relay/identity", test_identity_same_nat);
+    g_test_add_func("/relay/log/quote", test_quote);
+    g_test_add_func("/relay/net/listen", test_listen);
+    return g_test_run();
+}
