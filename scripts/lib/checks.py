@@ -83,7 +83,7 @@ def check_unit(run: Run) -> None:
     native = arches.find("x86_64")
     _meson_test(run, "unit-x86_64", native, [])
     _meson_test(run, "unit-sanitized", native,
-                ["-Db_sanitize=address,undefined", "-Db_lundef=false"])
+                ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzz=true"])
     for name in run.hosts:
         arch = arches.find(name)
         if arch.native or run.quick:

@@ -67,6 +67,19 @@ def content_digest(tarball: Path, folders: list[str]) -> str:
     return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
 
+def version_of(tarball: Path) -> str:
+    """Read the release's number from its VERSION file."""
+    try:
+        with tarfile.open(tarball) as archive:
+            for member in archive:
+                if member.name.partition("/")[2] == "VERSION":
+                    reader = archive.extractfile(member)
+                    return reader.read(64).decode(errors="replace").strip() if reader else ""
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise Failure(f"{tarball.name} is no readable tarball: {error}") from error
+    raise Failure(f"{tarball.name} holds no QEMU: it has no VERSION file")
+
+
 def verify(tarball: Path, pinned: Upstream, *, trusted: bool = False) -> str:
     """Say which accepted tarball this is, or fail; TRUSTED: apt has authenticated it."""
     digest = cache.sha256(tarball)

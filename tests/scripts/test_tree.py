@@ -153,3 +153,12 @@ def test_edit_and_export_are_inverse(checkout, tmp_path, monkeypatch):
     assert after == before
     assert "overlay/hw/quasar-new.c" in written
     assert (overlay / "hw" / "quasar-new.c").read_text() == "int quasar;\n"
+
+
+def test_bump_refuses_a_tarball_of_another_release(checkout):
+    before = upstream.FILE.read_bytes()
+    done = subprocess.run([sys.executable, checkout / "scripts/qemu-tree", "bump", "10.0.99",
+                           upstream.tarball()], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"holds QEMU {upstream.read().version}, not 10.0.99" in done.stderr
+    assert upstream.FILE.read_bytes() == before
