@@ -22,6 +22,7 @@ from pathlib import Path
 
 from say import Failure, note, step
 
+_compare_contents = True        # what get() does with an entry that is there
 KEEP = 6          # entries of one name kept; the least recently used ones beyond are dropped
 
 
@@ -122,6 +123,17 @@ def find(kind: str, name: str, mark: str, *, contents: bool = False) -> Path | N
     return entry
 
 
+@contextmanager
+def in_use() -> Iterator[None]:
+    """While programs are run rather than built, entries are checked by sizes and times alone."""
+    global _compare_contents
+    before, _compare_contents = _compare_contents, False
+    try:
+        yield
+    finally:
+        _compare_contents = before
+
+
 def _drop(entry: Path) -> None:
     entry.with_name(entry.name + ".manifest").unlink(missing_ok=True)
     shutil.rmtree(entry, ignore_errors=True)
@@ -139,7 +151,7 @@ def _prune(kind: str, name: str, keep: Path) -> None:
 def get(kind: str, name: str, mark: str, build: Callable[[Path, Path], None], *,
         what: str = "") -> Path:
     """Return the entry, made by BUILD(work folder, output folder) when it is not there."""
-    if entry := find(kind, name, mark, contents=True):
+    if entry := find(kind, name, mark, contents=_compare_contents):
         return entry
     entry = root() / kind / f"{name}-{mark}"
     with lock(f"{kind}-{entry.name}"):

@@ -5,6 +5,7 @@
 Narration and progress go to stderr, the table of results to stdout.
 """
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -84,8 +85,8 @@ def move(journey: Journey, place: Place, title: str, words: str) -> Leg:
                f"{figures.bytes / (1 << 20):.0f} MiB in {figures.total_ms / 1000:.1f} s")
     show.note(f"it stood still for {figures.silence_ms:.0f} ms while the last changes were sent")
     if place != HOME:
-        show.note("its first answers are slow there: an emulated host starts cold and has every")
-        show.note("piece of code to translate twice; a machine of that kind has not")
+        show.note("its first answers are slow: that host is emulated itself, so each piece of code")
+        show.note("is translated twice when it is first met; on a real one it is not")
     with show.working(f"checking the guest, and its clock for {CLOCK_SECONDS} seconds"):
         journey.check(CLOCK_SECONDS, raise_faults=False)
     for fault in leg.faults:
@@ -169,4 +170,5 @@ def demonstrate() -> int:
 
 if __name__ == "__main__":
     sys.argv[0] = "demo"        # as errors are to name it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main(demonstrate)

@@ -100,10 +100,12 @@ class Host:
                 _write_wrapper(output / "bin" / name, self.emulator(), self.sysroot(), program)
 
     def emulator(self) -> Path:
-        return qemubuild.emulators() / "bin" / f"qemu-{self.arch}"
+        with cache.in_use():
+            return qemubuild.emulators() / "bin" / f"qemu-{self.arch}"
 
     def sysroot(self) -> Path:
-        return sysroot.get(self.kind)
+        with cache.in_use():
+            return sysroot.get(self.kind)
 
     def bin(self) -> Path:
         """Return the folder that is first on PATH on this host."""

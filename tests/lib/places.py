@@ -37,6 +37,7 @@ class Place:
     def build(self, guests: list[str]) -> None:
         """Make sure that the host is there, with QEMU for these guests."""
         self.host.build(guests)
+        self.host.bin()
 
     def is_built(self, guests: list[str]) -> bool:
         return qemubuild.find_system(self.host.kind, guests, self.stock) is not None

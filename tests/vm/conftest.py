@@ -127,8 +127,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             _try(missing, [name], lambda n=name: places.guest(n))
 
 
-def _require(config: pytest.Config, route: Route) -> None:
+@pytest.fixture(autouse=True)
+def everything_is_built(request: pytest.FixtureRequest) -> None:
+    """Fail, or skip with --no-build, when a test's host or guest is missing."""
+    config, route = request.config, Route.of(request.node)
     missing = config.stash[MISSING]
+    if not route:
+        return
     target = places.target(route.guest)
     keys = [(Place(stop.arch, stock=stop.stock), target) for stop in route.stops]
     for key in (route.guest, *keys):
@@ -197,7 +202,6 @@ def trip(request: pytest.FixtureRequest, frozen: Callable[[str, Place], travel.F
     """A guest that runs at the first host of the test's route."""
     route = Route.of(request.node)
     assert route, "the test has no @pytest.mark.route"
-    _require(request.config, route)
     ready = frozen(route.guest, route.stops[0])
     folder = run_folder / str(len(list(run_folder.iterdir())))
     with Trip(route, ready, folder, request.config.stash[ROWS]) as one:
