@@ -4,7 +4,7 @@
 Theory of operation.  An entry lives in ROOT/KIND/NAME-STAMP and is complete when, and only
 when, its manifest ROOT/KIND/NAME-STAMP.manifest exists.  It is made in ROOT/work under an
 exclusive lock, moved into place by one rename, and its manifest is written last: a build that
-was killed leaves no entry, only a work folder that the next holder of the lock removes.  Two
+was killed leaves no entry, only a work folder that the next build of anything removes.  Two
 builds of the same entry meet at the lock; the second finds the first one's work and takes it.
 The manifest lists each file with size, time and SHA-256.  Users of an entry compare sizes and
 times (fast, notices truncation and edits); builders compare the contents too, and make a
@@ -134,6 +134,17 @@ def in_use() -> Iterator[None]:
         _compare_contents = before
 
 
+def _sweep() -> None:
+    """Remove the work folders of builds that were killed: those whose lock nobody holds."""
+    for work in (root() / "work").glob("*"):
+        with open(root() / "locks" / f"{work.name}.lock", "a", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def _drop(entry: Path) -> None:
     entry.with_name(entry.name + ".manifest").unlink(missing_ok=True)
     shutil.rmtree(entry, ignore_errors=True)
@@ -158,6 +169,7 @@ def get(kind: str, name: str, mark: str, build: Callable[[Path, Path], None], *,
         if ready := find(kind, name, mark, contents=True):
             return ready
         step(what or f"making {kind} {name}")
+        _sweep()
         _drop(entry)
         work = root() / "work" / f"{kind}-{entry.name}"
         shutil.rmtree(work, ignore_errors=True)

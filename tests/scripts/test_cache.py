@@ -124,6 +124,18 @@ def test_a_killed_build_starts_again(checkout, tmp_path):
     assert not list((cache.root() / "work").iterdir())
 
 
+def test_the_remains_of_a_killed_build_are_swept_but_not_a_running_one(checkout, tmp_path):
+    log = tmp_path / "runs"
+    victim = start_slow_build(checkout, log, 60)
+    wait_for(log)
+    cache.get("kind", "other", "mark", Builder())
+    assert [p.name for p in (cache.root() / "work").iterdir()] == ["kind-slow-mark"]
+    victim.kill()
+    victim.communicate()
+    cache.get("kind", "third", "mark", Builder())
+    assert not list((cache.root() / "work").iterdir())
+
+
 def test_two_builds_at_once_build_once(checkout, tmp_path):
     log = tmp_path / "runs"
     first = start_slow_build(checkout, log, 1)
