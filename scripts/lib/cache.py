@@ -1,3 +1,4 @@
+#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The build cache: folders named by a stamp over everything they were made from.
 
@@ -17,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from say import Failure, note, step
@@ -99,15 +100,26 @@ def _damage(entry: Path, manifest: Path, contents: bool) -> str | None:
         wanted = json.loads(manifest.read_text())
     except (ValueError, OSError) as error:
         return f"its manifest cannot be read ({error})"
+    if not isinstance(wanted, dict):
+        return "its manifest is no table"
     found = _describe(entry, contents)
     for name in wanted.keys() | found.keys():
         if name not in found:
             return f"{name} is missing"
         if name not in wanted:
             return f"{name} was not there when it was built"
-        if found[name] != wanted[name][:len(found[name])]:
+        if not _same(entry / name, found[name], wanted[name]):
             return f"{name} was changed"
     return None
+
+
+def _same(path: Path, found: list, wanted: list) -> bool:
+    """Compare what is found of a file with its row; where times alone differ, the hash decides."""
+    if found == wanted[:len(found)]:
+        return True
+    if found[0] != wanted[0] or "link" in (found[0], wanted[0]) or len(wanted) < 3:
+        return False
+    return (found[2] if len(found) > 2 else sha256(path)) == wanted[2]
 
 
 def find(kind: str, name: str, mark: str, *, contents: bool = False) -> Path | None:
@@ -119,7 +131,8 @@ def find(kind: str, name: str, mark: str, *, contents: bool = False) -> Path | N
     if problem := _damage(entry, manifest, contents):
         note(f"the cached {kind} {name} is damaged: {problem}; it will be made again")
         return None
-    os.utime(manifest)
+    with suppress(FileNotFoundError):       # another build may just have dropped it
+        os.utime(manifest)
     return entry
 
 
@@ -152,10 +165,12 @@ def _drop(entry: Path) -> None:
 
 def _prune(kind: str, name: str, keep: Path) -> None:
     """Drop the least recently used entries of a name beyond KEEP."""
-    same = [m for m in (root() / kind).glob(f"{name}-*.manifest")
-            if len(m.name) == len(keep.name) + len(".manifest")]
-    same.sort(key=lambda m: m.stat().st_mtime, reverse=True)
-    for manifest in same[KEEP:]:
+    used = []
+    for manifest in (root() / kind).glob(f"{name}-*.manifest"):
+        with suppress(FileNotFoundError):
+            if len(manifest.name) == len(keep.name) + len(".manifest"):
+                used.append((manifest.stat().st_mtime, manifest))
+    for _, manifest in sorted(used, reverse=True)[KEEP:]:
         _drop(manifest.with_suffix(""))
 
 
@@ -171,15 +186,15 @@ def get(kind: str, name: str, mark: str, build: Callable[[Path, Path], None], *,
         step(what or f"making {kind} {name}")
         _sweep()
         _drop(entry)
-        work = root() / "work" / f"{kind}-{entry.name}"
-        shutil.rmtree(work, ignore_errors=True)
+        place = root() / "work" / f"{kind}-{entry.name}"
+        work = place / str(os.getpid())     # what a killed build still writes goes elsewhere
         output = work / "out"
-        output.mkdir(parents=True)
         try:
+            output.mkdir(parents=True)
             build(work, output)
             manifest = json.dumps(_describe(output, True))
         except BaseException as error:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
             if isinstance(error, OSError):
                 raise Failure(f"making {kind} {name}: {error}") from error
             raise
@@ -188,6 +203,10 @@ def get(kind: str, name: str, mark: str, build: Callable[[Path, Path], None], *,
         temporary = work / "manifest"
         temporary.write_text(manifest)
         temporary.rename(entry.with_name(entry.name + ".manifest"))
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         _prune(kind, name, entry)
     return entry
+
+
+if __name__ == "__main__":
+    print(root())

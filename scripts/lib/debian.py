@@ -7,6 +7,7 @@ dpkg's architectures nor the machine's lists are touched, and a user without roo
 """
 
 import os
+import pwd
 import re
 import subprocess
 import time
@@ -113,7 +114,7 @@ class Apt:
 APT::Architecture "{self.architecture}";
 APT::Architectures {{ "{self.architecture}"; }};
 APT::Install-Recommends "false";
-APT::Sandbox::User "{os.environ.get('USER', 'root')}";
+APT::Sandbox::User "{pwd.getpwuid(os.geteuid()).pw_name}";
 Acquire::Languages "none";
 Acquire::Retries "3";
 Dir::Etc "{self.top}/etc";
@@ -138,6 +139,9 @@ Dir::Cache::archives "{self.top}/archives";
                           "is the network there, and does apt-get update work?")
         return done.stdout
 
+    def _update(self) -> None:
+        self._apt("apt-get", "update", "-q", "-o", "APT::Update::Error-Mode=any")
+
     def _refresh(self) -> None:
         """Bring the lists up to date, at most once a day."""
         mark = self.top / "updated"
@@ -147,11 +151,11 @@ Dir::Cache::archives "{self.top}/archives";
         sources = _sources_for(self.release)
         self._write_sources(sources)
         try:
-            self._apt("apt-get", "update", "-q")
+            self._update()
         except Failure as failure:
             released = [s for s in sources if s.suite == self.release]
             self._write_sources(released)
-            self._apt("apt-get", "update", "-q")
+            self._update()
             note(f"{failure}: going on with the release itself, without its updates")
         mark.touch()
 
@@ -183,7 +187,11 @@ Dir::Cache::archives "{self.top}/archives";
             if not (into / folder).is_symlink():
                 (into / folder).symlink_to(f"usr/{folder}")
         for deb in self.download(packages):
-            unpack_deb(deb, into)
+            try:
+                unpack_deb(deb, into)
+            except Failure:
+                deb.unlink(missing_ok=True)
+                raise
 
     def source(self, package: str, into: Path) -> list[Path]:
         """Fetch a source package's upstream tarball."""
@@ -202,6 +210,4 @@ def unpack_deb(deb: Path, into: Path) -> None:
         assert reader.stdout is not None
         reader.stdout.close()
     if reader.returncode != 0 or done.returncode != 0:
-        deb.unlink(missing_ok=True)
-        raise Failure(f"{deb.name} cannot be unpacked; it was removed from the cache",
-                      "run the same command again")
+        raise Failure(f"{deb.name} cannot be unpacked", "is the disk full? Else run this again")

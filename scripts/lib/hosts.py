@@ -32,13 +32,14 @@ def _compile_uname(arch: Arch, output: Path) -> None:
     """A uname of the host's architecture: what runs inside asks it where it is."""
     compiler = ["gcc"] if arch.native else [f"{arch.triplet}-gcc",
                                             *sysroot.flags(sysroot.get(arch))]
-    say.run([*compiler, "-O2", "-Wall", "-o", output / "uname", UNAME],
-            log=output.parent / "uname.log", what=f"compiling uname for {arch.name}")
+    say.run([*compiler, "-O2", "-Wall", "-o", output, UNAME],
+            log=output.parent.parent / "uname.log", what=f"compiling uname for {arch.name}")
 
 
-def _write_wrapper(path: Path, emulator: Path, root: Path, program: Path) -> None:
-    words = " ".join(shlex.quote(str(w)) for w in (emulator, "-L", root, program))
-    path.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+def _write_wrapper(path: Path, emulator: Path, root: Path, program: str) -> None:
+    """Write a script that runs PROGRAM, a word of the shell's, under the emulator."""
+    words = " ".join(shlex.quote(str(w)) for w in (emulator, "-L", root))
+    path.write_text(f'#!/bin/sh\nexec {words} {program} "$@"\n')
     path.chmod(0o755)
 
 
@@ -68,13 +69,14 @@ class Host:
         """Make sure that the host exists with QEMU for these guests; return its QEMU."""
         if not self.kind.native:
             qemubuild.emulators()
+            sysroot.get(self.kind)
         qemu = qemubuild.system(self.kind, guests, self.stock)
         if not self.stock:
             own.installed(self.kind)
         return qemu
 
     def _parts(self) -> list[Path]:
-        """The folders whose bin/ make up this host, the fork's largest build first."""
+        """The folders whose bin/ make up this host."""
         parts = []
         for guest in GUESTS:
             qemu = qemubuild.find_system(self.kind, [guest], self.stock)
@@ -89,15 +91,18 @@ class Host:
         for part in parts:
             for program in sorted((part / "bin").iterdir()):
                 programs.setdefault(program.name, program)
-        _compile_uname(self.kind, output)
-        (output / "bin").mkdir()
-        programs["uname"] = cache.root() / "host" / output.parent.name.removeprefix("host-") / \
-            "uname"
+        folder = output / "bin"
+        folder.mkdir()
+        if self.kind.native:
+            _compile_uname(self.kind, folder / "uname")
+            for name, program in programs.items():
+                (folder / name).symlink_to(program)
+            return
+        _compile_uname(self.kind, output / "uname")
+        _write_wrapper(folder / "uname", self.emulator(), self.sysroot(), '"${0%/*}/../uname"')
         for name, program in programs.items():
-            if self.kind.native:
-                (output / "bin" / name).symlink_to(program)
-            else:
-                _write_wrapper(output / "bin" / name, self.emulator(), self.sysroot(), program)
+            _write_wrapper(folder / name, self.emulator(), self.sysroot(),
+                           shlex.quote(str(program)))
 
     def emulator(self) -> Path:
         with cache.in_use():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cache
 import debian
+import say
 import upstream
 
 PYTHON = "/usr/bin/python3"
@@ -76,4 +77,4 @@ def build_environment(base: Path | None = None) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    print(command())
+    say.main(lambda: print(command()))

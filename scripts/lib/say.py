@@ -3,12 +3,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 PROGRESS_SECONDS = 60
+NOT_FOUND = 127         # what setpriv answers for a program that is not there
 
 _began = time.monotonic()
 
@@ -48,29 +50,40 @@ def _last_count(log: Path) -> str:
 
 
 def _watch(process: subprocess.Popen, log: Path) -> int:
-    """Wait for a tool, telling once a minute how far it is."""
-    while True:
-        try:
-            return process.wait(PROGRESS_SECONDS)
-        except subprocess.TimeoutExpired:
-            if count := _last_count(log):
-                step(f"  {count} steps")
+    """Wait for a tool, telling once a minute how far it is; end it when we are ended."""
+    try:
+        while True:
+            try:
+                return process.wait(PROGRESS_SECONDS)
+            except subprocess.TimeoutExpired:
+                if count := _last_count(log):
+                    step(f"  {count} steps")
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
 
 
 def run(argv: list, *, log: Path, what: str, cwd: Path | None = None,
         env: dict[str, str] | None = None) -> None:
-    """Run a tool with its output in LOG; on failure say WHAT failed and show the log's end."""
+    """Run a tool with its output in LOG; on failure say WHAT failed and show the log's end.
+
+    The kernel ends the tool with this process (setpriv), so a killed build leaves nothing running.
+    """
     words = [str(a) for a in argv]
     with open(log, "ab") as out:
         out.write(f"\n$ {' '.join(words)}\n".encode())
         out.flush()
         try:
-            with subprocess.Popen(words, cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+            ends_with_us = ["setpriv", "--pdeathsig", "TERM", "--"]
+            with subprocess.Popen([*ends_with_us, *words], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
                                   stdout=out, stderr=out) as process:
                 status = _watch(process, log)
         except FileNotFoundError as missing:
             raise Failure(f"{what}: {missing.filename} is not installed",
                           "run scripts/bootstrap") from missing
+    if status == NOT_FOUND:
+        raise Failure(f"{what}: {words[0]} is not installed", "run scripts/bootstrap")
     if status != 0:
         tail = log.read_text(errors="replace").splitlines()[-15:]
         kept = keep_log(log)
@@ -91,6 +104,7 @@ def keep_log(log: Path) -> Path:
 def main(function) -> None:
     """Run a script's main function: a Failure becomes one clear line, never a traceback."""
     name = Path(sys.argv[0]).name
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = function()
     except Failure as failure:

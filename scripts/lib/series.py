@@ -37,9 +37,7 @@ def _split(patch: Path) -> tuple[str, str]:
 
 def edit(tree: Path) -> None:
     """Make a git repository with a commit for the base, one for the overlay, one a patch."""
-    if tree.exists() and any(tree.iterdir()):
-        raise Failure(f"{tree} is not empty", "name a folder that does not exist yet")
-    tree.mkdir(parents=True, exist_ok=True)
+    tree.mkdir()
     unpack(upstream.tarball(), tree)
     prepare(tree)
     _git(tree, "init", "-q", "-b", "quasar")

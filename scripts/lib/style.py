@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import upstream
+from say import Failure
 from tally import Tally
 
 TOP = upstream.TOP
@@ -21,8 +22,12 @@ SIZE_LIMIT = 1 << 18
 
 def _files() -> list[Path]:
     """Every file of the tree that git tracks or would track."""
-    done = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-                          cwd=TOP, capture_output=True, text=True, check=True)
+    done = subprocess.run(["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others",
+                           "--exclude-standard"], cwd=TOP, capture_output=True, text=True,
+                          check=False)
+    if done.returncode != 0:
+        raise Failure(f"git cannot list this checkout's files: {done.stderr.strip()}",
+                      "the style suite needs a git checkout")
     return [Path(n) for n in sorted(set(done.stdout.splitlines())) if (TOP / n).is_file()]
 
 

@@ -28,6 +28,16 @@ UNWANTED = re.compile(r"lib(python|perl|sqlite|db5|krb5|tirpc|nsl|event|unbound|
 RECIPES = Path(__file__).with_name("sysroot-ppc64.sh")
 PPC64_SOURCES = ("zlib", "libffi", "pcre2", "glib2.0", "libzstd", "libslirp",
                  "device-tree-compiler", "pixman", "libpng1.6", "xxhash")
+# Tarballs accepted from a folder; apt's own are authenticated by apt.
+KNOWN_TARBALLS = frozenset("""
+92d8ca769805ae1f176204230438fe52808f4e1c7944053c9eec0e649b237539
+069cf7e51cd261eb163aaf06c8d1754c6835f31252180aff5814e5afc7757fbc
+d66c56ad259a82cf2a9dfc408b32bf5da52371500b84745f7fb8b645712df676
+358ce8b6ea59ec9deac937cc754f0115b992839e7b0cddf30ffb8f77dc21da82
+8cf4bbb65e77ec348d052c8d6230eba66d435bddf64c8b5be2fcb16880c19953
+c33b418e3b936ee3153de2c61cc638e7e4fe3156022a5c77d0711bcbb9d64f1f
+71feb7947e3c00ef125f83b79a4e529bde31171e5babe48b391f06758d1ab0a1
+""".split())
 PPC64_RELEASE = "bookworm"     # the recipes are made for these versions
 
 
@@ -55,14 +65,14 @@ def _from_packages(arch: Arch, output: Path) -> None:
 
 
 def _debian_source(package: str, work: Path) -> Path:
-    """Find a source package's upstream tarball: the shared cache first, then apt."""
+    """Find a source package's upstream tarball: a known one in a folder, else apt's."""
     prefix = f"{package}_"
     shared = upstream.TOP / ".." / "shared" / "cache"
     for folder in (cache.root() / "sources", shared):
         found = sorted(folder.glob(f"{prefix}*.orig.tar.*")) if folder.is_dir() else []
-        found = [f for f in found if f.suffix != ".asc"]
-        if found:
-            return found[-1]
+        for tarball in found:
+            if tarball.suffix != ".asc" and cache.sha256(tarball) in KNOWN_TARBALLS:
+                return tarball
     place = work / f"{package}-source"
     place.mkdir()
     debian.Apt("amd64", PPC64_RELEASE, "deb-src").source(package, place)

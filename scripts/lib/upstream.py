@@ -2,12 +2,14 @@
 """The pinned QEMU release: reads qemu/UPSTREAM, finds the tarball and verifies it."""
 
 import hashlib
+import lzma
 import os
 import re
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from say import Failure, note
 
 TOP = Path(__file__).resolve().parents[2]
 FILE = TOP / "qemu" / "UPSTREAM"
+BROKEN = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError)
 DOWNLOAD_LIMIT = 400 << 20
 
 
@@ -62,7 +65,7 @@ def content_digest(tarball: Path, folders: list[str]) -> str:
                     reader = archive.extractfile(member)
                     assert reader is not None
                     rows.append(f"{hashlib.sha256(reader.read()).hexdigest()}  {name}\n")
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise Failure(f"{tarball.name} is no readable tarball: {error}") from error
     return hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
 
@@ -75,7 +78,7 @@ def version_of(tarball: Path) -> str:
                 if member.name.partition("/")[2] == "VERSION":
                     reader = archive.extractfile(member)
                     return reader.read(64).decode(errors="replace").strip() if reader else ""
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise Failure(f"{tarball.name} is no readable tarball: {error}") from error
     raise Failure(f"{tarball.name} holds no QEMU: it has no VERSION file")
 
@@ -128,22 +131,35 @@ def _look(source: list[str], names: list[str], work: Path) -> list[Path]:
     raise Failure(f"qemu/{FILE.name} names an unknown kind of source: {kind}")
 
 
+def _take(candidate: Path, source: list[str], pinned: Upstream, output: Path) -> None:
+    which = verify(candidate, pinned, trusted=source[0] == "apt")
+    shutil.copyfile(candidate, output / "qemu.tar.xz")
+    (output / "origin").write_text(f"{which}\n")
+
+
 def _fetch(pinned: Upstream, work: Path, output: Path) -> None:
+    """Take the first candidate that can be verified; say what was wrong with the others."""
     tried = []
     for source in pinned.sources:
+        place = " ".join(source)
         try:
-            for candidate in _look(source, pinned.names, work):
-                which = verify(candidate, pinned, trusted=source[0] == "apt")
-                shutil.copyfile(candidate, output / "qemu.tar.xz")
-                (output / "origin").write_text(f"{which}\n")
-                return
-            tried.append(f"{' '.join(source)}: nothing there")
-        except Failure as failure:
+            candidates = _look(source, pinned.names, work)
+        except (Failure, OSError, urllib.error.URLError) as error:
             if source[0] == "file":
                 raise
-            tried.append(f"{' '.join(source)}: {failure}")
-        except (OSError, urllib.error.URLError) as error:
-            tried.append(f"{' '.join(source)}: {error}")
+            tried.append(f"{place}: {error}")
+            continue
+        for candidate in candidates:
+            try:
+                _take(candidate, source, pinned, output)
+                return
+            except Failure as failure:
+                if source[0] == "file":
+                    raise
+                note(f"refused: {failure}")
+                tried.append(f"{place}: {failure}")
+        if not candidates:
+            tried.append(f"{place}: nothing there")
     raise Failure(f"no source of QEMU {pinned.version} could be used",
                   "tried in this order:\n    " + "\n    ".join(tried)
                   + "\n    set QUASAR_QEMU_TARBALL to a tarball you have")

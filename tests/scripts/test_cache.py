@@ -82,15 +82,26 @@ def test_a_failed_build_leaves_no_entry():
     assert not list((cache.root() / "work").iterdir())
 
 
+def test_times_alone_are_no_damage():
+    """A cache that went through an archive loses the fractions of its times."""
+    builder = Builder()
+    tool = cache.get("kind", "name", "mark", builder) / "bin" / "tool"
+    os.utime(tool, (1000, 1000))
+    assert cache.find("kind", "name", "mark") and cache.find("kind", "name", "mark", contents=True)
+    cache.get("kind", "name", "mark", builder)
+    assert builder.count == 1
+
+
 SLOW_BUILD = """
-import sys, time
+import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import cache
+import cache, say
 def build(work, output):
     (output / "first").write_text("1")
     Path(sys.argv[2]).open("a").write("run\\n")
-    time.sleep(float(sys.argv[3]))
+    loop = f"sleep {sys.argv[3]}; touch {work}/late {sys.argv[2]}.late"
+    say.run(["sh", "-c", loop], log=work / "log", what="a tool")
     (output / "second").write_text("2")
 print(cache.get("kind", "slow", "mark", build))
 """
@@ -113,8 +124,15 @@ def test_a_killed_build_starts_again(checkout, tmp_path):
     log = tmp_path / "runs"
     victim = start_slow_build(checkout, log, 60)
     wait_for(log)
+    children = Path(f"/proc/{victim.pid}/task/{victim.pid}/children")
+    deadline = time.monotonic() + 20
+    while not (tool := children.read_text().split()):
+        assert time.monotonic() < deadline
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
+    while Path(f"/proc/{tool[0]}").exists():    # the tool ends with the build that ran it
+        assert time.monotonic() < deadline, "the build's tool goes on"
+        time.sleep(0.02)
     assert cache.find("kind", "slow", "mark") is None
     second = start_slow_build(checkout, log, 0)
     assert second.wait(30) == 0

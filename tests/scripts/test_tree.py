@@ -87,7 +87,7 @@ def test_a_sister_release_is_accepted_from_the_package_manager_alone(tmp_path):
         upstream.verify(sister, pinned_for(full))
 
 
-def test_no_source_at_all_tells_what_was_tried(checkout, tmp_path):
+def test_a_tarball_that_is_given_but_absent_is_named(checkout, tmp_path):
     environment = {"QUASAR_CACHE": str(tmp_path), "PATH": "/usr/bin:/bin",
                    "QUASAR_QEMU_TARBALL": str(tmp_path / "absent.tar.xz")}
     done = subprocess.run([sys.executable, checkout / "scripts/qemu-tree", "fetch"],
@@ -95,6 +95,43 @@ def test_no_source_at_all_tells_what_was_tried(checkout, tmp_path):
     assert done.returncode == 1
     assert "QUASAR_QEMU_TARBALL names no file" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def pinned_to_folder(folder: Path, good: Path) -> upstream.Upstream:
+    pinned = pinned_for(good)
+    pinned.names = ["first.tar.xz", "second.tar.xz"]
+    pinned.sources = [["folder", str(folder)], ["folder", str(folder / "none")]]
+    return pinned
+
+
+def test_a_bad_tarball_does_not_hide_a_good_one(tmp_path, capfd):
+    good = make_tarball(tmp_path / "second.tar.xz", {"hw/a.c": "int a;"})
+    data = bytearray(good.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "first.tar.xz").write_bytes(data)
+    (tmp_path / "out").mkdir()
+    upstream._fetch(pinned_to_folder(tmp_path, good), tmp_path, tmp_path / "out")
+    assert (tmp_path / "out" / "qemu.tar.xz").read_bytes() == good.read_bytes()
+    assert "refused: first.tar.xz" in capfd.readouterr().err
+
+
+def test_no_source_at_all_tells_what_was_tried(tmp_path):
+    good = make_tarball(tmp_path / "elsewhere.tar.xz", {"hw/a.c": "int a;"})
+    make_tarball(tmp_path / "first.tar.xz", {"hw/a.c": "int b;"})
+    with pytest.raises(Failure, match="no source of QEMU 1.0.1") as caught:
+        upstream._fetch(pinned_to_folder(tmp_path, good), tmp_path, tmp_path)
+    assert "tried in this order" in caught.value.hint
+    assert "is not QEMU 1.0.1" in caught.value.hint and "nothing there" in caught.value.hint
+
+
+def test_edit_leaves_alone_what_is_there(checkout, tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "work").write_text("of days")
+    for verb in ("edit", "apply"):
+        done = subprocess.run([sys.executable, checkout / "scripts/qemu-tree", verb, tmp_path],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "exists already" in done.stderr
+        assert (tmp_path / "work").read_text() == "of days"
 
 
 def test_our_series_has_no_faults():
