@@ -76,8 +76,8 @@ def run(argv: list, *, log: Path, what: str, cwd: Path | None = None,
         out.flush()
         try:
             ends_with_us = ["setpriv", "--pdeathsig", "TERM", "--"]
-            with subprocess.Popen([*ends_with_us, *words], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
-                                  stdout=out, stderr=out) as process:
+            with subprocess.Popen([*ends_with_us, *words], cwd=cwd, env=env, stdout=out,
+                                  stderr=out, stdin=subprocess.DEVNULL) as process:
                 status = _watch(process, log)
         except FileNotFoundError as missing:
             raise Failure(f"{what}: {missing.filename} is not installed",

@@ -93,6 +93,9 @@ def test_a_signal_reaches_the_program(checkout):
                            "-qmp", "stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           text=True) as process:
         assert "QMP" in process.stdout.readline()
+        process.stdin.write('{"execute": "qmp_capabilities"}\n')
+        process.stdin.flush()
+        assert "return" in process.stdout.readline()    # QEMU's handlers are in place now
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert process.wait(30) == 0        # QEMU shuts down in order on SIGTERM
