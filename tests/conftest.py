@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all test folders share: the import paths and the options of scripts/check."""
+"""What all test folders share: the import paths and the checkout."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -15,10 +14,3 @@ sys.path.insert(0, str(TOP / "tests"))
 @pytest.fixture
 def checkout() -> Path:
     return TOP
-
-
-def wanted_hosts() -> list[str]:
-    """The host architectures that scripts/check --hosts asked for."""
-    from arches import ARCHES
-    given = os.environ.get("QUASAR_TEST_HOSTS")
-    return given.split(",") if given else list(ARCHES)

@@ -14,7 +14,7 @@ import pytest
 import qemubuild
 import upstream
 from arches import ARCHES
-from conftest import wanted_hosts
+from wanted import wanted_hosts
 
 PLACES = [(a, p) for a in wanted_hosts() for p in ARCHES[a].page_sizes]
 

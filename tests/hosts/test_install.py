@@ -4,6 +4,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 import upstream
@@ -11,10 +12,10 @@ import upstream
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    from conftest import TOP
+    checkout = Path(__file__).resolve().parents[2]
     place = tmp_path_factory.mktemp("install")
     build = place / "build"
-    subprocess.run(["sh", TOP / "configure", "--prefix=/opt/quasar", "--guests=x86_64",
+    subprocess.run(["sh", checkout / "configure", "--prefix=/opt/quasar", "--guests=x86_64",
                     f"--builddir={build}"], check=True, capture_output=True)
     subprocess.run(["ninja", "-C", build], check=True, capture_output=True)
     done = subprocess.run(["ninja", "-C", build, "install"], capture_output=True, text=True,

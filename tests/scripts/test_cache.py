@@ -126,8 +126,10 @@ def test_a_killed_build_starts_again(checkout, tmp_path):
     wait_for(log)
     children = Path(f"/proc/{victim.pid}/task/{victim.pid}/children")
     deadline = time.monotonic() + 20
-    while not (tool := children.read_text().split()):
+    while not (tool := children.read_text().split()) or \
+            Path(f"/proc/{tool[0]}/comm").read_text() != "sh\n":
         assert time.monotonic() < deadline
+        time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
     while Path(f"/proc/{tool[0]}").exists():    # the tool ends with the build that ran it
