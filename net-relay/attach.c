@@ -302,7 +302,9 @@ static void take(Listener *l, int fd)
     QsChannel *channel;
 
     counters->links++;
-    if (g_hash_table_size(attach->links) >= qs_relay_config(attach->relay)->max_links) {
+    /* A link that was refused costs a descriptor until its last words are out. */
+    if (g_hash_table_size(attach->links) + qs_stream_flushing() >=
+        qs_relay_config(attach->relay)->max_links) {
         counters->crowded++;
         qs_log(QS_LOG_PEER, "link-crowded", "kind=%s peer=%s", kind_names[l->kind], peer);
         close(fd);
@@ -479,6 +481,8 @@ QsAttach *qs_attach_new(QsRelay *relay, GError **error)
 void qs_attach_stop_listening(QsAttach *attach)
 {
     g_ptr_array_set_size(attach->listeners, 0);
+    /* The relay ends before the last words are said: nobody may claim anything in between. */
+    g_hash_table_remove_all(attach->links);
 }
 
 /* Attached TLS links still use the credentials: ends after the relay. */

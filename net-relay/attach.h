@@ -22,7 +22,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsAttach, qs_attach_free)
 
 /* Brings the identities' sockets in line with what the relay knows now. */
 void qs_attach_refresh(QsAttach *attach);
-/* Takes no new links from now on. */
+/* Takes no new links from now on, and ends those that have not attached. */
 void qs_attach_stop_listening(QsAttach *attach);
 /* Links on their way. */
 guint qs_attach_waiting(const QsAttach *attach);

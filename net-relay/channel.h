@@ -20,6 +20,9 @@ typedef struct QsChannelOps {
     gssize (*write)(QsChannel *channel, const void *data, gsize size, GError **error);
     /* What to poll for when the user wants to read or write. */
     GIOCondition (*wants)(QsChannel *channel, bool reading, bool writing);
+    /* Of the write that just said QS_CHANNEL_AGAIN: bytes that are sealed already and go out as
+     * they were. NULL: none ever are. */
+    gsize (*sealed)(QsChannel *channel);
     /* Bytes are at hand that poll() does not know of. */
     bool (*pending)(QsChannel *channel);
     /* No more will be written. */

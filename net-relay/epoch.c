@@ -127,10 +127,13 @@ bool qs_epoch_store_read(QsEpochStore *store, const char *tenant, const char *id
     close(fd);
     text[n] = '\0';
     if (!parse(text, &epoch)) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                    "%s is damaged; nobody may attach as %s/%s until it is removed or mended, for "
-                    "the last epoch is not known",
-                    path, tenant, identity);
+        g_set_error(
+            error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+            "%s is damaged: nobody may attach as %s/%s, for the last epoch is not known. Do "
+            "not remove it, or old copies of the VM could attach again; write it anew with "
+            "two lines, epoch=N, N the highest epoch in the log lines of this identity, and "
+            "token= with 64 zeros behind",
+            path, tenant, identity);
         return false;
     }
     *ret_epoch = epoch;

@@ -4,6 +4,8 @@
 #include "ether.h"
 #include "protocol.h"
 
+#include <string.h>
+
 #define ARP_SIZE 28
 #define IPV4_HEADER 20
 #define IPV6_HEADER 40
@@ -56,6 +58,22 @@ static QsGuardVerdict check_tcp(guint8 *tcp, gsize size)
     return QS_GUARD_CLEARED;
 }
 
+/* 0/8 and 127/8 never stand on a wire, but libslirp would hand them to connect(): they are the
+ * relay host itself, whatever host-loopback says. */
+static bool is_host_ipv4(const guint8 *address)
+{
+    return address[0] == 0 || address[0] == 127;
+}
+
+/* ::/96 with :: and ::1 in it, and ::ffff:0:0/96: the same addresses in IPv6. */
+static bool is_host_ipv6(const guint8 *address)
+{
+    static const guint8 zeros[10];
+
+    return memcmp(address, zeros, sizeof(zeros)) == 0 &&
+           (qs_relay_get16(address + 10) == 0 || qs_relay_get16(address + 10) == 0xffff);
+}
+
 static QsGuardVerdict check_ipv4(guint8 *ip, gsize size)
 {
     gsize header, total;
@@ -67,6 +85,9 @@ static QsGuardVerdict check_ipv4(guint8 *ip, gsize size)
     header = (gsize)(ip[0] & 0xf) * 4;
     total = qs_relay_get16(ip + 2);
     if (header < IPV4_HEADER || total < header || total > size) {
+        return QS_GUARD_MALFORMED;
+    }
+    if (is_host_ipv4(ip + 16)) {
         return QS_GUARD_MALFORMED;
     }
     /* More-fragments or an offset. */
@@ -89,6 +110,9 @@ static QsGuardVerdict check_ipv6(guint8 *ip, gsize size)
     }
     payload = qs_relay_get16(ip + 4);
     if (payload > size - IPV6_HEADER) {
+        return QS_GUARD_MALFORMED;
+    }
+    if (is_host_ipv6(ip + 24)) {
         return QS_GUARD_MALFORMED;
     }
     switch (ip[6]) {

@@ -242,6 +242,23 @@ static bool check_address(QsIdentity *id, GError **error)
     return true;
 }
 
+/* In GLib's words for what is wrong with a file stands what it says there, perhaps a secret: none
+ * of them go on. It may return a value and an error at once. */
+static char *get_value(GKeyFile *file, const char *group, const char *key, GError **error)
+{
+    g_autoptr(GError) own = NULL;
+    g_autofree char *value = g_key_file_get_string(file, group, key, &own);
+
+    if (value == NULL || own != NULL) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                    "[%s] %s: the value (not shown, it may be secret) is not UTF-8 or has an "
+                    "unknown escape after a backslash",
+                    group, key);
+        return NULL;
+    }
+    return g_steal_pointer(&value);
+}
+
 static QsIdentity *parse_group(GKeyFile *file, const char *group, GError **error)
 {
     g_autoptr(QsIdentity) id = g_new0(QsIdentity, 1);
@@ -259,7 +276,7 @@ static QsIdentity *parse_group(GKeyFile *file, const char *group, GError **error
     }
     keys = g_key_file_get_keys(file, group, NULL, NULL);
     for (guint i = 0; keys != NULL && keys[i] != NULL; i++) {
-        g_autofree char *value = g_key_file_get_string(file, group, keys[i], error);
+        g_autofree char *value = get_value(file, group, keys[i], error);
 
         if (value == NULL || !set_key(id, keys[i], g_strstrip(value), error)) {
             return NULL;
@@ -323,6 +340,17 @@ static bool check_unique(GHashTable *taken, QsIdentity *id, GError **error)
     return true;
 }
 
+static bool load_text(GKeyFile *file, const char *text, gsize size, GError **error)
+{
+    if (size == 0 || g_key_file_load_from_data(file, text, size, G_KEY_FILE_NONE, NULL)) {
+        return true;
+    }
+    g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                        "a line (not shown, it may be secret) is neither [TENANT/NAME], nor "
+                        "KEY=VALUE in such a group, nor a comment after #; mend it");
+    return false;
+}
+
 GHashTable *qs_identity_parse(const char *text, gsize size, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
@@ -332,7 +360,7 @@ GHashTable *qs_identity_parse(const char *text, gsize size, GError **error)
     g_auto(GStrv) groups = NULL;
     gsize count;
 
-    if (size > 0 && !g_key_file_load_from_data(file, text, size, G_KEY_FILE_NONE, error)) {
+    if (!load_text(file, text, size, error)) {
         return NULL;
     }
     groups = g_key_file_get_groups(file, &count);

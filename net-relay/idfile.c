@@ -5,10 +5,14 @@
 #include "identity.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gio/gio.h>
+#include <glib/gstdio.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define SECRET_SIZE 32
 #define FIRST_ADDRESS 15
@@ -72,10 +76,56 @@ static GKeyFile *load(const char *path, bool may_miss, GError **error)
     }
     /* One that is wrong already is not made worse. */
     table = qs_identity_load(path, error);
-    if (table == NULL || !g_key_file_load_from_file(file, path, G_KEY_FILE_KEEP_COMMENTS, error)) {
+    if (table == NULL) {
+        return NULL;
+    }
+    /* GLib's text would quote what may be a secret. */
+    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_KEEP_COMMENTS, NULL)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s changed meanwhile; try again", path);
         return NULL;
     }
     return g_steal_pointer(&file);
+}
+
+static bool write_fresh(int fd, const char *text, gsize size, const struct stat *owner)
+{
+    /* Made by root, it would be unreadable for the relay, which has a user of its own. */
+    if (owner != NULL && geteuid() == 0 && fchown(fd, owner->st_uid, owner->st_gid) < 0) {
+        return false;
+    }
+    for (gsize at = 0; at < size;) {
+        ssize_t n = write(fd, text + at, size - at);
+
+        if (n < 0 && errno != EINTR) {
+            return false;
+        }
+        at += n < 0 ? 0 : (gsize)n;
+    }
+    return fsync(fd) == 0;
+}
+
+/* The old file or the new one, never half of one; the owner stays. */
+static bool replace(const char *path, const char *text, gsize size, GError **error)
+{
+    g_autofree char *fresh = g_strconcat(path, ".XXXXXX", NULL);
+    struct stat st;
+    bool known = stat(path, &st) == 0;
+    int fd = g_mkstemp_full(fresh, O_RDWR | O_CLOEXEC, 0600);
+    bool written =
+        fd >= 0 && write_fresh(fd, text, size, known ? &st : NULL) && rename(fresh, path) == 0;
+    int saved = errno;
+
+    if (fd >= 0) {
+        close(fd);
+        if (!written) {
+            unlink(fresh);
+        }
+    }
+    if (!written) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved), "cannot write %s: %s", path,
+                    g_strerror(saved));
+    }
+    return written;
 }
 
 static bool store(GKeyFile *file, const char *path, GError **error)
@@ -93,9 +143,7 @@ static bool store(GKeyFile *file, const char *path, GError **error)
                     directory, g_strerror(errno));
         return false;
     }
-    return g_file_set_contents_full(path, text, (gssize)size,
-                                    G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE,
-                                    0600, error);
+    return replace(path, text, size, error);
 }
 
 static char *make_secret(GError **error)

@@ -74,14 +74,20 @@ static char *base_path(const char *directory, const QsIdentity *identity)
     return g_strdup_printf("%s/%s.%s", directory, identity->tenant, identity->name);
 }
 
-QsNat *qs_nat_new(const QsNatSettings *settings, QsIdentity *identity, const QsNatOps *ops,
-                  void *opaque, GError **error)
+bool qs_nat_path_fits(const QsNatSettings *settings, const QsIdentity *identity, GError **error)
 {
     g_autofree char *base = base_path(settings->directory, identity);
     g_autofree char *longest = g_strconcat(base, ".data", NULL);
+
+    return qs_net_path_fits(longest, error);
+}
+
+QsNat *qs_nat_new(const QsNatSettings *settings, QsIdentity *identity, const QsNatOps *ops,
+                  void *opaque, GError **error)
+{
     QsNat *nat;
 
-    if (!qs_net_path_fits(longest, error)) {
+    if (!qs_nat_path_fits(settings, identity, error)) {
         return NULL;
     }
     nat = g_new0(QsNat, 1);
@@ -89,7 +95,7 @@ QsNat *qs_nat_new(const QsNatSettings *settings, QsIdentity *identity, const QsN
     nat->identity = qs_identity_ref(identity);
     nat->ops = ops;
     nat->opaque = opaque;
-    nat->base = g_steal_pointer(&base);
+    nat->base = base_path(settings->directory, identity);
     nat->ready_fd = -1;
     nat->reading = true;
     nat->backoff = BACKOFF_MIN_MS;
@@ -577,12 +583,27 @@ void qs_nat_free(QsNat *nat)
 
 static const QsLinesOps no_ops = { .line = NULL, .closed = NULL };
 
+/* What a worker that ended left behind; `path` is that of its control socket. */
+static void sweep_names(const char *path)
+{
+    g_autofree char *base = g_strndup(path, strlen(path) - strlen(".ctl"));
+    g_autofree char *data = g_strconcat(base, ".data", NULL);
+
+    unlink(path);
+    unlink(data);
+}
+
 static void sweep_one(const char *directory, const char *name)
 {
     g_autofree char *path = g_build_filename(directory, name, NULL);
-    int fd = qs_net_connect_unix(path, NULL);
+    g_autoptr(GError) error = NULL;
+    int fd = qs_net_connect_unix(path, &error);
     QsLines *lines;
 
+    if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED)) {
+        sweep_names(path);
+        return;
+    }
     if (fd < 0 || !qs_net_peer_is_us(fd)) {
         if (fd >= 0) {
             close(fd);

@@ -37,6 +37,9 @@ typedef struct QsNatCounters {
 /* `reply` is NULL when the worker is not there or does not answer. */
 typedef void (*QsNatReply)(const char *reply, void *opaque);
 
+/* Whether the paths of the identity's worker are short enough for sockets. */
+bool qs_nat_path_fits(const QsNatSettings *settings, const QsIdentity *identity, GError **error);
+
 QsNat *qs_nat_new(const QsNatSettings *settings, QsIdentity *identity, const QsNatOps *ops,
                   void *opaque, GError **error);
 /* Leaves the worker alone, frozen. */

@@ -36,6 +36,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define DATA_QUEUE (4 * 1024 * 1024)
@@ -422,13 +423,11 @@ static void turn(Worker *w, GMainContext *context, GArray *fds)
 
 static void stop(Worker *w, GMainContext *context)
 {
-    static const char *const kinds[] = { "data", "ctl" };
-
-    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++) {
-        g_autofree char *path = g_strdup_printf("%s/%s.%s", opt_directory, opt_name, kinds[i]);
-
-        unlink(path);
-    }
+    /* Who connects now is told that nobody is there. The names stay, for the filter forbids taking
+     * them away: whoever listens there next replaces them, and the relay sweeps up when it starts.
+     */
+    shutdown(w->data_listener, SHUT_RDWR);
+    shutdown(w->ctl_listener, SHUT_RDWR);
     /* The answer to "quit" is still on its way. */
     for (int i = 0; i < 4; i++) {
         g_main_context_iteration(context, FALSE);

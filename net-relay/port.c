@@ -17,7 +17,8 @@ struct QsPort {
     QsPortCounters counters;
 
     QsEpoch epoch;
-    bool epoch_known; /* read from the store */
+    bool epoch_known;  /* read from the store */
+    bool state_failed; /* and it was logged why */
 
     QsStream *link; /* NULL: away */
     bool raw;
@@ -289,13 +290,33 @@ static gboolean keepalive(gpointer data)
 
 /* --- claims --- */
 
+/* Paths and advice are for the operator; whoever attaches learns only that it is not their fault. A
+ * client tries again and again: the log has it once. */
+static bool state_failed(QsPort *port, const char *what, const GError *own, GError **error)
+{
+    if (!port->state_failed) {
+        qs_log(QS_LOG_ERROR, "state-failed", "identity=%s text=\"%s\"", port->identity->key,
+               own->message);
+        port->state_failed = true;
+    }
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "the relay cannot %s its state; see its log",
+                what);
+    return false;
+}
+
 static bool know_epoch(QsPort *port, GError **error)
 {
+    g_autoptr(GError) own = NULL;
+
     if (!port->epoch_known) {
-        port->epoch_known = qs_epoch_store_read(port->settings->epochs, port->identity->tenant,
-                                                port->identity->name, &port->epoch, error);
+        if (!qs_epoch_store_read(port->settings->epochs, port->identity->tenant,
+                                 port->identity->name, &port->epoch, &own)) {
+            return state_failed(port, "read", own, error);
+        }
+        port->epoch_known = true;
+        port->state_failed = false;
     }
-    return port->epoch_known;
+    return true;
 }
 
 static QsRelayReason refuse(QsPort *port, QsRelayReason reason, GError **error, const char *text)
@@ -328,6 +349,7 @@ static bool record_owner(QsPort *port, guint64 epoch, guint8 token[QS_RELAY_TOKE
                          GError **error)
 {
     QsEpoch next = { .epoch = epoch };
+    g_autoptr(GError) own = NULL;
 
     if (getrandom(token, QS_RELAY_TOKEN_SIZE, 0) != QS_RELAY_TOKEN_SIZE) {
         g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED, "no random numbers");
@@ -335,9 +357,10 @@ static bool record_owner(QsPort *port, guint64 epoch, guint8 token[QS_RELAY_TOKE
     }
     qs_epoch_digest(token, next.digest);
     if (!qs_epoch_store_write(port->settings->epochs, port->identity->tenant, port->identity->name,
-                              &next, error)) {
-        return false;
+                              &next, &own)) {
+        return state_failed(port, "write", own, error);
     }
+    port->state_failed = false;
     port->epoch = next;
     return true;
 }
@@ -528,6 +551,14 @@ void qs_port_remove(QsPort *port)
         qs_nat_stop_worker(port->nat);
     }
     qs_port_free(port, QS_RELAY_REASON_REMOVED);
+}
+
+void qs_port_yield_mac(QsPort *port)
+{
+    qs_switch_port_free(port->place);
+    /* Without a MAC there is nothing to collide with. */
+    port->place =
+        qs_switch_port_new(port->settings->sw, port->identity->tenant, 0, &switch_ops, port, NULL);
 }
 
 bool qs_port_set_identity(QsPort *port, QsIdentity *identity, GError **error)

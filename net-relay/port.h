@@ -74,6 +74,8 @@ QsRelayReason qs_port_claim_raw(QsPort *port, QsStream *stream, const char *peer
 
 /* Ends the link, if there is one. */
 void qs_port_detach(QsPort *port, QsRelayReason reason, const char *text);
+/* The MAC will change: gives up the old one, for another port may get it in the same reload. */
+void qs_port_yield_mac(QsPort *port);
 /* The operator changed the identity; its key is the same. */
 bool qs_port_set_identity(QsPort *port, QsIdentity *identity, GError **error);
 

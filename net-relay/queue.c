@@ -18,6 +18,7 @@ struct QsQueue {
     gsize record;
     gsize head;
     gsize tail;
+    gsize sealed; /* bytes from `head` on */
     gsize limit;
 };
 
@@ -54,7 +55,7 @@ void qs_queue_set_limit(QsQueue *queue, gsize limit)
 
 void qs_queue_clear(QsQueue *queue)
 {
-    queue->record = queue->head = queue->tail = 0;
+    queue->record = queue->head = queue->tail = queue->sealed = 0;
     if (queue->capacity > KEEP_SIZE) {
         g_clear_pointer(&queue->data, g_free);
         queue->capacity = 0;
@@ -109,10 +110,28 @@ static gsize record_size(const QsQueue *queue, gsize at)
     return QS_RELAY_HEADER_SIZE + (qs_relay_get32(queue->data + at) & 0xffffffu);
 }
 
+void qs_queue_seal(QsQueue *queue, gsize size)
+{
+    g_assert(size <= queue->tail - queue->head);
+    queue->sealed = size;
+}
+
+/* Behind the last record that is begun or sealed. */
+static gsize fixed_end(const QsQueue *queue)
+{
+    gsize at = queue->record;
+
+    while (at < queue->head + queue->sealed) {
+        at += record_size(queue, at);
+    }
+    return at;
+}
+
 void qs_queue_consume(QsQueue *queue, gsize size)
 {
     g_assert(size <= queue->tail - queue->head);
     queue->head += size;
+    queue->sealed -= MIN(queue->sealed, size);
     while (queue->record < queue->head) {
         gsize whole = record_size(queue, queue->record);
 
@@ -141,19 +160,19 @@ guint qs_queue_move_frames(QsQueue *to, QsQueue *from)
         }
         at += whole;
     }
-    qs_queue_clear(from);
+    from->tail = fixed_end(from);
+    if (from->head == from->tail) {
+        qs_queue_clear(from);
+    }
     return lost;
 }
 
 guint qs_queue_withdraw_frames(QsQueue *to, QsQueue *from)
 {
-    gsize at = from->record;
+    gsize at = fixed_end(from);
     gsize end = from->tail;
     guint lost = 0;
 
-    if (from->head > from->record) {
-        at += record_size(from, at);
-    }
     from->tail = at;
     while (at < end) {
         gsize whole = record_size(from, at);

@@ -27,14 +27,18 @@ bool qs_queue_push(QsQueue *queue, guint8 type, const void *data, gsize size);
 const guint8 *qs_queue_peek(const QsQueue *queue, gsize *ret_size);
 void qs_queue_consume(QsQueue *queue, gsize size);
 
+/* So many bytes from the first unsent one on can no longer be taken back. */
+void qs_queue_seal(QsQueue *queue, gsize size);
+
 gsize qs_queue_size(const QsQueue *queue);
 gsize qs_queue_limit(const QsQueue *queue);
 void qs_queue_set_limit(QsQueue *queue, gsize limit);
 void qs_queue_clear(QsQueue *queue);
 
-/* Moves the frames of `from` behind those of `to`, in order, as many as fit, and empties `from`.
- * Control records are left out: they were meant for the former owner. A frame that was sent in part
- * is moved whole. Returns how many frames were lost. */
+/* Moves the frames of `from` behind those of `to`, in order, as many as fit. What was begun or
+ * sealed is moved whole and stays in `from` too, so that last words come at a record boundary; the
+ * rest of `from` is emptied. Control records are left out: they were meant for the former owner.
+ * Returns how many frames were lost. */
 guint qs_queue_move_frames(QsQueue *to, QsQueue *from);
 
 /* The same for a link that goes on: what was begun and control records stay. */

@@ -69,12 +69,49 @@ static void remove_missing(QsRelay *relay, GHashTable *identities)
     }
 }
 
+static bool check_paths(const QsRelay *relay, GHashTable *identities, GError **error)
+{
+    GHashTableIter iter;
+    gpointer key, identity;
+
+    g_hash_table_iter_init(&iter, identities);
+    while (g_hash_table_iter_next(&iter, &key, &identity)) {
+        if (((QsIdentity *)identity)->nat &&
+            !qs_nat_path_fits(&relay->settings.nat, identity, error)) {
+            g_prefix_error(error, "[%s]: ", (const char *)key);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void yield_macs(QsRelay *relay, GHashTable *identities)
+{
+    GHashTableIter iter;
+    gpointer key, port;
+
+    g_hash_table_iter_init(&iter, relay->ports);
+    while (g_hash_table_iter_next(&iter, &key, &port)) {
+        const QsIdentity *next = g_hash_table_lookup(identities, key);
+
+        if (next->mac != qs_port_identity(port)->mac) {
+            qs_port_yield_mac(port);
+        }
+    }
+}
+
+/* All or nothing: what could fail is looked at first. The file itself has no MAC twice, and here
+ * those that change are free before they are taken. */
 static bool apply(QsRelay *relay, GHashTable *identities, GError **error)
 {
     GHashTableIter iter;
     gpointer key, value;
 
+    if (!check_paths(relay, identities, error)) {
+        return false;
+    }
     remove_missing(relay, identities);
+    yield_macs(relay, identities);
     g_hash_table_iter_init(&iter, identities);
     while (g_hash_table_iter_next(&iter, &key, &value)) {
         QsPort *port = g_hash_table_lookup(relay->ports, key);

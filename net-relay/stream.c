@@ -238,6 +238,9 @@ static void do_write(QsStream *s)
 
         if (n == QS_CHANNEL_AGAIN) {
             s->blocked = true;
+            if (s->channel->ops->sealed != NULL) {
+                qs_queue_seal(s->out, s->channel->ops->sealed(s->channel));
+            }
             break;
         }
         if (n == QS_CHANNEL_ERROR) {
@@ -380,7 +383,7 @@ bool qs_stream_send(QsStream *s, guint8 type, const void *data, gsize size)
 
 void qs_stream_feed(QsStream *s, QsQueue *from)
 {
-    if (!s->closed && !qs_queue_feed(s->out, from)) {
+    if (!s->closed && (!qs_queue_feed(s->out, from) || qs_stream_choked(s))) {
         s->was_choked = true;
     }
 }

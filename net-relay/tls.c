@@ -27,7 +27,8 @@ typedef struct TlsChannel {
     QsChannel base;
     QsTls *tls;
     gnutls_session_t session;
-    bool ready; /* the handshake is over */
+    bool ready;   /* the handshake is over */
+    gsize sealed; /* plain bytes of the record that GnuTLS could not send yet */
     char *user;
 } TlsChannel;
 
@@ -152,7 +153,23 @@ static gssize tls_write(QsChannel *channel, const void *data, gsize size, GError
     TlsChannel *c = (TlsChannel *)channel;
     gssize n = handshake(c, error);
 
-    return n != 0 ? n : tls_result(gnutls_record_send(c->session, data, size), "TLS send", error);
+    if (n != 0) {
+        return n;
+    }
+    /* GnuTLS keeps a record it could not send, and then counts it whatever it is given. */
+    if (c->sealed == 0) {
+        c->sealed = MIN(size, gnutls_record_get_max_size(c->session));
+    }
+    n = tls_result(gnutls_record_send(c->session, data, size), "TLS send", error);
+    if (n != QS_CHANNEL_AGAIN) {
+        c->sealed = 0;
+    }
+    return n;
+}
+
+static gsize tls_sealed(QsChannel *channel)
+{
+    return ((TlsChannel *)channel)->sealed;
 }
 
 static GIOCondition tls_wants(QsChannel *channel, bool reading, bool writing)
@@ -197,6 +214,7 @@ static void tls_free(QsChannel *channel)
 static const QsChannelOps tls_ops = {
     .read = tls_read,
     .write = tls_write,
+    .sealed = tls_sealed,
     .wants = tls_wants,
     .pending = tls_pending,
     .end = tls_end,
@@ -219,6 +237,7 @@ QsChannel *qs_channel_new_tls(int fd, QsTls *tls, GError **error)
         !check(gnutls_credentials_set(c->session, GNUTLS_CRD_PSK, tls->credentials), "TLS session",
                error)) {
         tls_free(&c->base);
+        /* cppcheck-suppress memleak ; c went with its base */
         return NULL;
     }
     gnutls_session_set_ptr(c->session, c);

@@ -106,6 +106,24 @@ def test_identities_come_and_go(relay: Relay) -> None:
         g.attach(relay.unix, "acme/db", bytes.fromhex(secret))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_leaves_the_file_to_its_owner(relay: Relay) -> None:
+    path = f"{relay.dir}/ids"
+    os.chown(path, 12345, 54321)
+    for words in (["add", "acme/db"], ["del", "acme/db"]):
+        ctl(relay, "identity", *words)
+        state = os.stat(path)
+        assert (state.st_uid, state.st_gid) == (12345, 54321)
+        assert stat.S_IMODE(state.st_mode) == 0o600
+    assert [name for name in os.listdir(relay.dir) if name.startswith("ids")] == ["ids"]
+    # A folder in the place of the file: it stays, and nothing is left beside it.
+    os.rename(path, f"{path}.old")
+    os.mkdir(path)
+    assert "not a regular file" in ctl(relay, "identity", "add", "acme/db", code=1)
+    os.rmdir(path)
+    os.rename(f"{path}.old", path)
+
+
 @pytest.mark.parametrize("words,code,text", [
     (["identity", "add", "acme/web"], 1, "already"),
     (["identity", "add", "acme"], 1, "TENANT/NAME"),

@@ -116,7 +116,16 @@ def test_a_damaged_epoch_refuses_everybody(relay: Relay) -> None:
         with pytest.raises(g.Refused) as refused:
             relay.attach("acme/web", epoch=epoch)
         assert refused.value.reason == g.R_INTERNAL
-        assert "damaged" in refused.value.text
+        assert refused.value.text == "the relay cannot read its state; see its log"
+    assert relay.log().count("event=state-failed identity=acme/web") == 1
+    assert path in relay.log() and "Do not remove it" in relay.log()
+    # As the log advises: the epochs go on, and the old owner's are not valid again.
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"epoch=7\ntoken={'0' * 64}\n")
+    with pytest.raises(g.Refused) as refused:
+        relay.attach("acme/web", epoch=7, token=bytes(16))
+    assert refused.value.reason == g.R_STALE
+    assert relay.attach("acme/web").epoch == 8
     assert relay.attach("acme/db").epoch == 1
 
 
@@ -125,6 +134,8 @@ def test_an_epoch_that_cannot_be_written_is_not_given(relay: Relay) -> None:
     with pytest.raises(g.Refused) as refused:
         relay.attach("acme/web")
     assert refused.value.reason == g.R_INTERNAL
+    assert refused.value.text == "the relay cannot write its state; see its log"
+    assert "event=state-failed identity=acme/web text=\"cannot create" in relay.log()
     os.rmdir(f"{relay.dir}/state/epochs/acme.web.epoch.new")
     assert relay.attach("acme/web").epoch == 1
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -107,6 +108,20 @@ def test_loopback_is_closed_by_default() -> None:
         guest.resolve(guest.gateway)
         with pytest.raises((ConnectionResetError, TimeoutError)):
             guest.connect("10.0.2.2", server.port, 2)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "127.1.2.3"])
+def test_loopback_is_not_reached_by_its_own_addresses(address: str) -> None:
+    """The gateway's MAC, and behind it an address that never stands on a wire."""
+    reached = threading.Event()
+    identity = {k: v for k, v in WEB.items() if k != "host-loopback"}
+    with Relay({"acme/web": identity}) as relay, Server(lambda _: reached.set()) as server:
+        guest = g.Guest(relay.attach("acme/web"), MAC)
+        guest.resolve(guest.gateway)
+        with pytest.raises((ConnectionResetError, TimeoutError)):
+            guest.connect(address, server.port, 2)
+        assert not reached.is_set()
+        assert re.search(r"refused=[1-9]", relay.ask_worker("acme.web", "stat"))
 
 
 def serve_one(guest: g.Guest, port: int, size: int) -> threading.Thread:

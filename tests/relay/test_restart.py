@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hmac
 import os
 import socket
 import time
@@ -86,6 +88,30 @@ def test_stopping_tells_the_guest_and_leaves_the_worker() -> None:
         assert connection.receive(5) == b"still"
 
 
+def test_stopping_ends_a_handshake() -> None:
+    """Its proof comes while the last words to another guest are still on their way."""
+    other = {"secret": "44" * 32, "address": "10.0.2.99", "nat": "none"}
+    with Relay({"acme/web": {**WEB, "nat": "none"}, "acme/db": other}) as relay:
+        web = relay.attach("acme/web")
+        with g.connect(relay.unix) as sock:
+            link = g.Link(sock)
+            hello = g.hello("acme", "db")
+            link.send(g.HELLO, hello)
+            kind, nonce = link.receive()
+            assert kind == g.CHALLENGE
+            assert relay.process is not None
+            relay.process.terminate()
+            # Does not end its own side: the relay waits for that for a while.
+            wait_for(lambda: web.receive(5)[0] == g.BYE)
+            with contextlib.suppress(OSError):
+                link.send(g.PROOF, hmac.digest(bytes.fromhex("44" * 32), g.LABEL + nonce + hello,
+                                               "sha256"))
+            with pytest.raises(g.LinkClosed):
+                link.receive(5)
+        assert relay.process.wait(10) == 0
+        web.close()
+
+
 def test_restart_in_place() -> None:
     with Relay({"acme/web": WEB}) as relay, Server(echo) as server:
         guest = g.Guest(relay.attach("acme/web"), MAC)
@@ -125,6 +151,12 @@ def test_a_worker_whose_identity_is_gone_ends() -> None:
         relay.start()
         wait_for(lambda: not alive(workers["acme.old"]))
         assert alive(workers["acme.web"])
+        # It may not remove its sockets; the next relay does.
+        relay.kill()
+        relay.start()
+        left = {name for name in os.listdir(f"{relay.dir}/nat") if not name.endswith(".lock")}
+        assert left == {"acme.web.ctl", "acme.web.data"}
+        assert alive(workers["acme.web"])
 
 
 def test_reload_removes_adds_and_refuses_a_bad_file() -> None:
@@ -148,6 +180,48 @@ def test_reload_removes_adds_and_refuses_a_bad_file() -> None:
         os.chmod(f"{relay.dir}/ids", 0o644)
         answer = relay.ask("reload")
         assert not answer["ok"] and "chmod 600" in str(answer["error"])
+
+
+def test_reload_swaps_macs() -> None:
+    web, db = "52:54:00:00:00:01", "52:54:00:00:00:02"
+    base = {"nat": "none", "secret": "66" * 32}
+    identities = {"acme/web": {**base, "mac": web}, "acme/free": {**base, "address": "10.0.2.17"},
+                  "acme/db": {**base, "mac": db, "address": "10.0.2.16"}}
+    with Relay(identities) as relay:
+        links = {key: relay.attach(key) for key in identities}
+        for macs in ((db, web, ""), ("", web, db), (web, "", db), (web, db, "")):
+            for key, mac in zip(("acme/web", "acme/db", "acme/free"), macs):
+                identities[key].pop("mac", None)
+                identities[key].update({"mac": mac} if mac else {})
+            relay.write_identities()
+            relay.result("reload")
+            assert all(link.sync_test() == [] for link in links.values())
+            # Each speaks under its new address and no other.
+            for key, mac in zip(("acme/web", "acme/db", "acme/free"), macs):
+                if mac:
+                    raw = bytes.fromhex(mac.replace(":", ""))
+                    links[key].send(g.FRAME, g.BROADCAST + raw + g.TEST_TYPE + bytes(46))
+                    links[key].sync()
+                    for other in links.keys() - {key}:
+                        assert [f[6:12] for f in links[other].sync_test()] == [raw]
+
+
+def test_a_reload_that_cannot_be_changes_nothing() -> None:
+    base = {"nat": "none", "secret": "66" * 32}
+    # So long that "a.b" fits as a worker's path and a long name does not.
+    with Relay({"a/b": base, "a/c": {**base, "address": "10.0.2.16"}}) as relay:
+        run = f"{relay.dir}/{'x' * (107 - len(relay.dir) - len('//nat/a.b.data') - 8)}"
+        relay.stop()
+        relay.settings.update({"run-dir": run, "control": f"{relay.dir}/control"})
+        relay.start()
+        link = relay.attach("a/c")
+        del relay.identities["a/c"]
+        relay.identities["a/" + "n" * 32] = {"secret": "66" * 32, "address": "10.0.2.30"}
+        relay.write_identities()
+        answer = relay.ask("reload")
+        assert not answer["ok"] and "shorter directory" in str(answer["error"])
+        assert [p["identity"] for p in relay.result("ports")] == ["a/b", "a/c"]  # type: ignore
+        assert link.sync() == []
 
 
 def test_a_worker_ends_after_its_linger_time() -> None:

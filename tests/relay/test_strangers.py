@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -151,6 +152,24 @@ def test_thousands_of_connections(relay: Relay) -> None:
     assert relay.attach("acme/free").epoch == 1
     assert relay.log().count("event=link-crowded") < 300
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_refused_links_count_while_they_linger(relay: Relay) -> None:
+    """Each is refused at once, but never ends its own side."""
+    socks = []
+    for _ in range(300):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(relay.unix)
+        with contextlib.suppress(BrokenPipeError):
+            sock.sendall(struct.pack("!I", g.PAUSE << 24))
+        socks.append(sock)
+    status = wait_for(lambda: (now := relay.result("status"))["links"] > 300 and now)
+    assert status["garbage"] <= 150 and status["crowded"] >= 100, status  # type: ignore[index]
+    for sock in socks:
+        sock.close()
+    # The last of them end when the relay has read their ends.
+    time.sleep(1.5)
+    assert relay.attach("acme/free").epoch == 1
 
 
 def test_a_hundred_thousand_macs(relay: Relay) -> None:

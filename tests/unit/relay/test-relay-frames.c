@@ -6,6 +6,7 @@
 #include "protocol.h"
 #include "switch.h"
 
+#include <arpa/inet.h>
 #include <gio/gio.h>
 #include <string.h>
 
@@ -172,7 +173,7 @@ static gsize make_tcp(guint8 *f, guint8 flags, guint16 urgent, gsize extra)
     qs_relay_put16(f + 16, (guint16)(20 + tcp));
     f[14 + 9] = 6;
     qs_relay_put32(f + 26, 0x0a00020f);
-    qs_relay_put32(f + 30, 0x7f000001);
+    qs_relay_put32(f + 30, 0x0a000202);
     f[34 + 12] = 5 << 4;
     f[34 + 13] = flags;
     qs_relay_put16(f + 34 + 18, urgent);
@@ -242,6 +243,8 @@ static void test_guard_ipv6(void)
     f[14] = 0x60;
     qs_relay_put16(f + 18, 20);
     f[20] = 6;
+    qs_relay_put16(f + 38, 0xfec0);
+    f[53] = 2;
     f[54 + 12] = 5 << 4;
     f[54 + 13] = 0x30;
     g_assert_cmpint(qs_guard_check(f, sizeof(f)), ==, QS_GUARD_CLEARED);
@@ -250,6 +253,49 @@ static void test_guard_ipv6(void)
     g_assert_cmpint(qs_guard_check(f, sizeof(f)), ==, QS_GUARD_PROTOCOL);
     qs_relay_put16(f + 18, 21);
     g_assert_cmpint(qs_guard_check(f, sizeof(f)), ==, QS_GUARD_MALFORMED);
+}
+
+/* Addresses that mean the relay's host itself; the rest, groups above all, go on. */
+static void test_guard_host_addresses(void)
+{
+    static const struct {
+        const char *address;
+        bool host;
+    } cases[] = {
+        { "0.0.0.0", true },
+        { "0.1.2.3", true },
+        { "127.0.0.1", true },
+        { "127.255.255.255", true },
+        { "1.0.0.0", false },
+        { "126.255.255.255", false },
+        { "128.0.0.1", false },
+        { "255.255.255.255", false },
+        { "::", true },
+        { "::1", true },
+        { "::127.0.0.1", true },
+        { "::ffff:127.0.0.1", true },
+        { "::ffff:8.8.8.8", true },
+        { "::1:0:0", false },
+        { "64:ff9b::1", false },
+        { "fec0::2", false },
+        { "ff02::1", false },
+        { "ff02::1:ff00:2", false },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        guint8 f[14 + 40 + 20] = { 0 };
+        bool six = strchr(cases[i].address, ':') != NULL;
+        QsGuardVerdict verdict;
+
+        qs_relay_put16(f + 12, six ? QS_ETHER_IPV6 : QS_ETHER_IPV4);
+        f[14] = six ? 0x60 : 0x45;
+        qs_relay_put16(f + (six ? 18 : 16), six ? 20 : 60);
+        f[six ? 20 : 23] = 17;
+        g_assert_cmpint(inet_pton(six ? AF_INET6 : AF_INET, cases[i].address, f + (six ? 38 : 30)),
+                        ==, 1);
+        verdict = qs_guard_check(f, sizeof(f));
+        g_assert_cmpint(verdict, ==, cases[i].host ? QS_GUARD_MALFORMED : QS_GUARD_PASS);
+    }
 }
 
 static void test_dhcp(void)
@@ -290,6 +336,7 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/guard/urgent", test_guard_urgent);
     g_test_add_func("/relay/guard/refuses", test_guard_refuses);
     g_test_add_func("/relay/guard/ipv6", test_guard_ipv6);
+    g_test_add_func("/relay/guard/host-addresses", test_guard_host_addresses);
     g_test_add_func("/relay/dhcp", test_dhcp);
     return g_test_run();
 }

@@ -8,12 +8,18 @@
 #include "net.h"
 #include "protocol.h"
 #include "queue.h"
+#include "sandbox.h"
 #include "stream.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <gio/gio.h>
 #include <glib/gstdio.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* --- protocol.h --- */
@@ -185,13 +191,18 @@ static void test_queue_moves_what_was_begun(void)
         g_autoptr(QsQueue) from = qs_queue_new(10000);
         g_autoptr(QsQueue) to = qs_queue_new(10000);
         guint first = (guint)(sent / 104);
+        gsize begun = sent % 104 != 0 ? 104 - sent % 104 : 0;
 
         for (guint i = 0; i < 3; i++) {
             push(from, i == 1 ? QS_RELAY_PONG : QS_RELAY_FRAME, i, 100);
         }
         qs_queue_consume(from, sent);
         g_assert_cmpuint(qs_queue_move_frames(to, from), ==, 0);
-        g_assert_cmpuint(qs_queue_size(from), ==, 0);
+        /* The rest of what was begun still goes out, so that last words come behind it. */
+        g_assert_cmpuint(qs_queue_size(from), ==, begun);
+        g_assert_true(push(from, QS_RELAY_BYE, 9, 100));
+        qs_queue_consume(from, begun);
+        expect(from, QS_RELAY_BYE, 9, 100);
         for (guint i = first; i < 3; i++) {
             if (i != 1) {
                 expect(to, QS_RELAY_FRAME, i, 100);
@@ -230,6 +241,36 @@ static void test_queue_withdraws_whole_frames(void)
     }
 }
 
+/* Bytes that TLS holds already cannot be taken back, whatever records they end in. */
+static void test_queue_keeps_what_is_sealed(void)
+{
+    for (gsize sealed = 1; sealed <= 4 * 104 - 30; sealed++) {
+        bool leaves = sealed % 2 == 0;
+        g_autoptr(QsQueue) from = qs_queue_new(10000);
+        g_autoptr(QsQueue) to = qs_queue_new(10000);
+        gsize kept = (30 + sealed + 103) / 104 * 104 - 30;
+        guint lost;
+
+        for (guint i = 0; i < 4; i++) {
+            push(from, QS_RELAY_FRAME, i, 100);
+        }
+        qs_queue_consume(from, 30);
+        qs_queue_seal(from, sealed);
+        lost = leaves ? qs_queue_move_frames(to, from) : qs_queue_withdraw_frames(to, from);
+        g_assert_cmpuint(lost, ==, 0);
+        g_assert_cmpuint(qs_queue_size(from), ==, kept);
+        g_assert_true(push(from, QS_RELAY_BYE, 9, 100));
+        /* Sent in two pieces: first what was sealed, then the rest up to the boundary. */
+        qs_queue_consume(from, sealed);
+        qs_queue_consume(from, kept - sealed);
+        expect(from, QS_RELAY_BYE, 9, 100);
+        for (guint i = leaves ? 0 : (guint)((kept + 30) / 104); i < 4; i++) {
+            expect(to, QS_RELAY_FRAME, i, 100);
+        }
+        g_assert_cmpuint(qs_queue_size(to), ==, 0);
+    }
+}
+
 static void test_queue_feeds(void)
 {
     g_autoptr(QsQueue) from = qs_queue_new(100000);
@@ -260,6 +301,7 @@ typedef struct Seen {
     int code; /* of QS_STREAM_ERROR, or -1 */
     QsStream *stream;
     guint stop_reading_at;
+    guint relieved;
 } Seen;
 
 static void seen_record(QsStream *stream, guint8 type, const guint8 *data, gsize size, void *opaque)
@@ -284,7 +326,17 @@ static void seen_closed(QsStream *stream, const GError *error, void *opaque)
     seen->code = error != NULL && error->domain == QS_STREAM_ERROR ? error->code : -1;
 }
 
-static const QsStreamOps seen_ops = { .record = seen_record, .closed = seen_closed };
+static void seen_relieved(QsStream *stream, void *opaque)
+{
+    (void)stream;
+    ((Seen *)opaque)->relieved++;
+}
+
+static const QsStreamOps seen_ops = {
+    .record = seen_record,
+    .closed = seen_closed,
+    .relieved = seen_relieved,
+};
 
 static int make_stream(Seen *seen)
 {
@@ -400,6 +452,29 @@ static void test_stream_last_words(void)
     turn();
     g_assert_cmpuint(qs_stream_flushing(), ==, 0);
     g_assert_false(seen.closed);
+}
+
+/* All of it fits, and yet the queue is choked: who waits for room must be told of it. */
+static void test_stream_tells_of_room_after_feeding(void)
+{
+    Seen seen = { 0 };
+    int fd = make_stream(&seen);
+    g_autoptr(QsQueue) held = qs_queue_new(100000);
+    guint8 waste[65536];
+
+    while (qs_queue_size(held) <= 32768) {
+        push(held, QS_RELAY_FRAME, 1, 1500);
+    }
+    qs_stream_feed(seen.stream, held);
+    g_assert_cmpuint(qs_queue_size(held), ==, 0);
+    g_assert_true(qs_stream_choked(seen.stream));
+    for (guint i = 0; i < 100; i++) {
+        turn();
+        recv(fd, waste, sizeof(waste), MSG_DONTWAIT);
+    }
+    g_assert_cmpuint(seen.relieved, ==, 1);
+    qs_stream_close(seen.stream);
+    close(fd);
 }
 
 /* --- epochs --- */
@@ -566,6 +641,24 @@ static void test_identity_same_nat(void)
     g_assert_cmpuint(g_hash_table_size(table), ==, 0);
 }
 
+/* What is wrong with a file is said without what is in it. */
+static void test_identity_errors_keep_secrets(void)
+{
+    static const char *const bad[] = {
+        "[a/x]\nsecret deadbeef\n",     "secret=deadbeef\n",       "[a/x]\nsecret=\\xdeadbeef\n",
+        "[a/x]\nsecret=deadbeef\xff\n", "[a/x\nsecret=deadbeef\n", "[a/x]\nsecret=deadbeef\n",
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_null(qs_identity_parse(bad[i], strlen(bad[i]), &error));
+        g_assert_nonnull(error);
+        g_assert_null(strstr(error->message, "deadbeef"));
+        g_assert_null(strstr(error->message, "\\x"));
+    }
+}
+
 static void test_quote(void)
 {
     g_autofree char *quoted = qs_log_quote("a\"b\nc\x1b");
@@ -574,6 +667,54 @@ static void test_quote(void)
 
     g_assert_cmpstr(quoted, ==, "\"a\\\"b\\nc\\033\"");
     g_assert_cmpuint(strlen(cut), <, 400);
+}
+
+/* In a process of its own, for a filter is for ever: 0, or which of these went wrong. */
+static int be_worker(const char *path)
+{
+    bool active;
+
+    if (!qs_sandbox_give_up(NULL) || !qs_sandbox_filter(QS_SANDBOX_WORKER, &active, NULL)) {
+        return 1;
+    }
+    if (!active) {
+        return 77;
+    }
+    if (unlink(path) == 0 || errno != EPERM || unlinkat(AT_FDCWD, path, 0) == 0 || errno != EPERM) {
+        return 2;
+    }
+    if (syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), 0) != 0) {
+        return 3;
+    }
+    if (syscall(SYS_tgkill, getppid(), getppid(), 0) == 0 || errno != EPERM ||
+        kill(getppid(), 0) == 0 || errno != EPERM) {
+        return 4;
+    }
+    return open(path, O_WRONLY) >= 0 || errno != EPERM || open(path, O_RDONLY) < 0 ? 5 : 0;
+}
+
+static void test_sandbox_of_a_worker(void)
+{
+    g_autofree char *path = NULL;
+    int fd = g_file_open_tmp("qrelayXXXXXX", &path, NULL);
+    int status;
+    pid_t pid;
+
+    g_assert_cmpint(fd, >=, 0);
+    close(fd);
+    pid = fork();
+    g_assert_cmpint(pid, >=, 0);
+    if (pid == 0) {
+        _exit(be_worker(path));
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_cmpint(g_unlink(path), ==, 0);
+    g_assert_true(WIFEXITED(status));
+    if (WEXITSTATUS(status) == 77) {
+        g_test_skip("this host filters no system calls");
+        return;
+    }
+    g_assert_cmpint(WEXITSTATUS(status), ==, 0);
 }
 
 static void test_listen(void)
@@ -606,17 +747,21 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/queue/order-and-limit", test_queue_order_and_limit);
     g_test_add_func("/relay/queue/move", test_queue_moves_what_was_begun);
     g_test_add_func("/relay/queue/withdraw", test_queue_withdraws_whole_frames);
+    g_test_add_func("/relay/queue/sealed", test_queue_keeps_what_is_sealed);
     g_test_add_func("/relay/queue/feed", test_queue_feeds);
     g_test_add_func("/relay/stream/pieces", test_stream_in_pieces);
     g_test_add_func("/relay/stream/refuses", test_stream_refuses);
     g_test_add_func("/relay/stream/stops", test_stream_stops_and_goes_on);
     g_test_add_func("/relay/stream/last-words", test_stream_last_words);
+    g_test_add_func("/relay/stream/relieved", test_stream_tells_of_room_after_feeding);
     g_test_add_func("/relay/epoch/judge", test_epoch_judge);
     g_test_add_func("/relay/epoch/store", test_epoch_store);
     g_test_add_func("/relay/forward", test_forwards);
     g_test_add_func("/relay/mac", test_macs);
     g_test_add_func("/relay/identity", test_identity_same_nat);
+    g_test_add_func("/relay/identity/secrets", test_identity_errors_keep_secrets);
     g_test_add_func("/relay/log/quote", test_quote);
+    g_test_add_func("/relay/sandbox/worker", test_sandbox_of_a_worker);
     g_test_add_func("/relay/net/listen", test_listen);
     return g_test_run();
 }
