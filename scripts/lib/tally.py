@@ -38,7 +38,8 @@ class Tally:
             if case.find("failure") is not None or case.find("error") is not None:
                 self.failed.append(name)
             elif skipped is not None:
-                reason = skipped.get("message") or skipped.text or "no reason was given"
+                reason = (skipped.get("message") or skipped.text or case.findtext("system-out")
+                          or "no reason was given")
                 self.skip(name, reason.strip().splitlines()[0])
             else:
                 self.passed += 1

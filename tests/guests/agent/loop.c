@@ -564,7 +564,7 @@ static void open_terminal(Kind kind, const char *path)
 }
 
 /* Find the virtio port by its name and open it. */
-static void open_port(const char *name)
+static bool try_port(const char *name)
 {
     for (unsigned device = 0; device < 4; device++) {
         for (unsigned number = 0; number < 8; number++) {
@@ -582,10 +582,50 @@ static void open_port(const char *name)
             if (strcmp(found, name) == 0) {
                 snprintf(path, sizeof(path), "/dev/vport%up%u", device, number);
                 open_terminal(PORT, path);
-                return;
+                return true;
             }
         }
     }
+    return false;
+}
+
+static bool has_serial_bus(void)
+{
+    for (unsigned device = 0; device < 32; device++) {
+        char path[64];
+        unsigned id = 0;
+        snprintf(path, sizeof(path), "/sys/bus/virtio/devices/virtio%u/device", device);
+        FILE *file = fopen(path, "re");
+        if (file == NULL) {
+            continue;
+        }
+        bool serial = fscanf(file, "%x", &id) == 1 && id == 3; /* VIRTIO_ID_CONSOLE */
+        fclose(file);
+        if (serial) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * A port appears, and gets its name, some time after its bus: the driver learns of it from the
+ * device.  Whoever looks once may look too early.
+ */
+static void open_port(const char *name)
+{
+    const struct timespec pause = { .tv_nsec = 10 * 1000 * 1000 };
+
+    if (!has_serial_bus()) {
+        return;
+    }
+    for (unsigned tries = 0; tries < 1000; tries++) {
+        if (try_port(name)) {
+            return;
+        }
+        nanosleep(&pause, NULL);
+    }
+    fprintf(stderr, "agent: the port %s did not appear\n", name);
 }
 
 static const char *open_signals(void)
