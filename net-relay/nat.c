@@ -186,8 +186,8 @@ static void ctl_closed(QsLines *lines, const char *why, void *opaque)
     (void)lines;
     nat->ctl = NULL;
     fail_asks(nat);
-    /* While the guest is there its data connection tells the same. */
-    if (nat->data == NULL && !nat->starting) {
+    /* While the guest is there its data connection tells the same, before this one or after. */
+    if (nat->data == NULL && !nat->starting && nat->retry_timer == 0) {
         nat->counters.losses++;
         qs_log(QS_LOG_WARNING, "nat-ended", "identity=%s why=\"%s\"", nat->identity->key,
                why != NULL ? why : "the worker ended while its guest was away");

@@ -40,10 +40,13 @@ class Machine:
         wait_for(lambda: os.path.exists(self.qmp_path) or self.process.poll() is not None, 30)
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(10)
-        self.sock.connect(self.qmp_path)
+        wait_for(self._connected, what="QEMU to listen")    # it binds first
         self.lines = self.sock.makefile()
         self.lines.readline()
         self.qmp("qmp_capabilities")
+
+    def _connected(self) -> bool:
+        return self.sock.connect_ex(self.qmp_path) == 0
 
     def qmp(self, command: str, **arguments: object) -> dict[str, object]:
         self.sock.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
