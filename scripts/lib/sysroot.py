@@ -26,8 +26,11 @@ WANTED = re.compile(r"(lib|zlib1g|linux-libc-dev|uuid-dev|nettle-dev|gcc-\d+-bas
 UNWANTED = re.compile(r"lib(python|perl|sqlite|db5|krb5|tirpc|nsl|event|unbound|gnutls-dane|"
                       r"glib2.0-bin|glib2.0-dev-bin)|.*-doc$")
 RECIPES = Path(__file__).with_name("sysroot-ppc64.sh")
-PPC64_SOURCES = ("zlib", "libffi", "pcre2", "glib2.0", "libzstd", "libslirp",
-                 "device-tree-compiler", "pixman", "libpng1.6", "xxhash")
+# In the order of building, and the release whose version each recipe is made for.
+PPC64_SOURCES = {"zlib": "bookworm", "libffi": "bookworm", "pcre2": "bookworm",
+                 "glib2.0": "bookworm", "libzstd": "bookworm", "libslirp": "bookworm",
+                 "device-tree-compiler": "trixie", "pixman": "bookworm",
+                 "libpng1.6": "bookworm", "xxhash": "bookworm"}
 # Tarballs accepted from a folder; apt's own are authenticated by apt.
 KNOWN_TARBALLS = frozenset("""
 92d8ca769805ae1f176204230438fe52808f4e1c7944053c9eec0e649b237539
@@ -38,7 +41,6 @@ d66c56ad259a82cf2a9dfc408b32bf5da52371500b84745f7fb8b645712df676
 c33b418e3b936ee3153de2c61cc638e7e4fe3156022a5c77d0711bcbb9d64f1f
 71feb7947e3c00ef125f83b79a4e529bde31171e5babe48b391f06758d1ab0a1
 """.split())
-PPC64_RELEASE = "bookworm"     # the recipes are made for these versions
 
 
 def _relative_links(top: Path) -> None:
@@ -75,7 +77,7 @@ def _debian_source(package: str, work: Path) -> Path:
                 return tarball
     place = work / f"{package}-source"
     place.mkdir()
-    debian.Apt("amd64", PPC64_RELEASE, "deb-src").source(package, place)
+    debian.Apt("amd64", PPC64_SOURCES[package], "deb-src").source(package, place)
     found = [f for f in place.glob("*.orig.tar.*") if f.suffix != ".asc"]
     if not found:
         raise Failure(f"Debian's source package {package} holds no upstream tarball")
@@ -130,7 +132,7 @@ def get(arch: Arch) -> Path:
                            UNWANTED.pattern)
         return cache.get("sysroot", arch.name, mark, lambda _w, o: _from_packages(arch, o),
                          what=f"sysroot for {arch.name} from Debian's packages")
-    mark = cache.stamp(debian.codename(), PPC64_RELEASE, " ".join(PPC64_SOURCES), RECIPES)
+    mark = cache.stamp(debian.codename(), str(PPC64_SOURCES), RECIPES)
     return cache.get("sysroot", arch.name, mark, lambda w, o: _from_source(arch, w, o),
                      what=f"sysroot for {arch.name} from source packages (about three minutes)")
 
