@@ -74,7 +74,6 @@ class Line:
         self._turn: deque[Flow] = deque()               # those with something in the queue
         self._eager: set[Flow] = set()                  # those with more to add
         self._flight: deque[tuple[float, Flow, Item]] = deque()
-        self._last_due = now
         self._free = now
         self._idle_since: float | None = now            # nothing could pass from then on
         self._passed = 0
@@ -232,8 +231,8 @@ class Line:
             self.queued -= size
             self.ahead += size
             self._free = self._free + size * 8 / self.rate if self.rate else now
-            self._last_due = max(self._last_due, max(self._free, now) + self.delay)
-            self._flight.append((self._last_due, flow, self._damaged(item)))
+            due = max(self._free, now) + self.delay      # those before it arrive before it
+            self._flight.append((due, flow, self._damaged(item)))
             self._passed += size
         self._turn.popleft()
         if flow.queue:

@@ -32,6 +32,7 @@ from deadlines import Deadline, TooLate
 
 PROGRAM = Path(__file__).with_name("shaperproxy.py")
 PATIENCE = 30               # seconds the proxy may take to answer on a busy machine
+KEEP: Any = object()
 POLL = 0.01                 # seconds between looks at the figures
 
 Address = tuple[str, int] | Path | str
@@ -51,6 +52,7 @@ class Figures:
     refused: int            # accepted and reset, because refuse() asked for it
     failed: int             # accepted and reset, because the target could not be reached
     open: int
+    queued: int             # bytes before the bottlenecks now
     flipped: int            # bits damaged
     cpu_seconds: float      # what the proxy's process has used
 
@@ -62,12 +64,12 @@ def _plain(address: Address) -> list | str:
 class Shaper:
     """The link; use it as a context, or call close()."""
 
-    def __init__(self, target: Address, *, listen: Path | None = None, rate: float | None = None,
-                 delay: float = 0.0, queue: int = QUEUE):
-        """Open a link to TARGET, an IPv4 address and port or the path of a unix socket.
+    def __init__(self, target: Address, *, listen: Address = ("127.0.0.1", 0),
+                 rate: float | None = None, delay: float = 0.0, queue: int = QUEUE):
+        """Open a link to TARGET that is dialled at LISTEN, by default some port of loopback.
 
-        RATE is in bits a second (None: no limit), DELAY in seconds one way, QUEUE in bytes that
-        wait before the bottleneck.  It listens on the path LISTEN, or on a port of loopback.
+        Both are an IPv4 address and port or the path of a unix socket.  RATE is in bits a second
+        (None: no limit), DELAY in seconds one way, QUEUE in bytes that wait before the bottleneck.
         """
         self._turn = threading.Lock()
         self._control, theirs = socket.socketpair()
@@ -78,7 +80,7 @@ class Shaper:
                 [sys.executable, str(PROGRAM), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         try:
-            found = self._ask("open", target=_plain(target), listen=listen and str(listen),
+            found = self._ask("open", target=_plain(target), listen=_plain(listen),
                               rate=rate, delay=delay, queue=queue)["address"]
         except BaseException:
             self.close()
@@ -127,9 +129,12 @@ class Shaper:
 
     # Its properties
 
-    def shape(self, direction: Direction = "both", **changes: float | None) -> None:
+    def shape(self, direction: Direction = "both", *, rate: float | None = KEEP,
+              delay: float = KEEP, queue: int = KEEP) -> None:
         """Change rate, delay or queue from now on; what is not named stays as it is."""
-        self._ask("shape", direction=direction, **changes)
+        wanted = {"rate": rate, "delay": delay, "queue": queue}
+        self._ask("shape", direction=direction,
+                  **{name: value for name, value in wanted.items() if value is not KEEP})
 
     # Its faults
 

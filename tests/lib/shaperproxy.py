@@ -92,9 +92,9 @@ class Way(Flow):
     def read(self) -> bool:
         """Take bytes or the end from the source, if the queue has room; tell whether it had."""
         source = self.source
-        if not source.readable or self.ended or source.dialling:
+        if not source.readable or self.ended or self.dropped or source.dialling:
             return False
-        room = READ if self.dropped else self.line.room(self)
+        room = self.line.room(self)
         if not room:
             return False
         try:
@@ -104,19 +104,13 @@ class Way(Flow):
             self.line.sated(self)
             return False
         except OSError:
-            self._end(End.RESET)
+            self.line.end(self, End.RESET)
             return True
-        if not data:
-            self._end(End.RESET if source.failed else End.FIN)
-        elif not self.dropped:              # else there is nobody to bring it to
+        if data:
             self.line.add(self, data)
-        return True
-
-    def _end(self, how: End) -> None:
-        if self.dropped:
-            self.ended = how
         else:
-            self.line.end(self, how)
+            self.line.end(self, End.RESET if source.failed else End.FIN)
+        return True
 
     def write(self) -> bool:
         """Give what arrived to the sink; tell whether any was taken."""
@@ -344,11 +338,11 @@ class Proxy:
             raise ValueError(f"no direction is called {direction}: up, down, both")
         return [line for name, line in self._lines.items() if direction in ("both", name)]
 
-    def do_open(self, target: str | list, listen: str | None, **shape: Any) -> dict:
+    def do_open(self, target: str | list, listen: str | list, **shape: Any) -> dict:
         now = time.monotonic()
         self._lines = {name: Line(now, **shape) for name in ("up", "down")}
         self._target = _address(target)
-        address = listen or ("127.0.0.1", 0)
+        address = _address(listen)
         self._listener = _socket(address)
         self._listener.bind(address)
         self._listener.listen(CONNECTIONS)
@@ -403,6 +397,7 @@ class Proxy:
         return self._count | {
             "up": self._count["up"] + up, "down": self._count["down"] + down,
             "open": len(self._connections), "cpu_seconds": time.process_time(),
+            "queued": sum(line.queued for line in self._lines.values()),
             "flipped": sum(line.flipped for line in self._lines.values())}
 
 

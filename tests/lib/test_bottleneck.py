@@ -77,8 +77,9 @@ def test_rate_is_exact_and_the_flows_have_equal_parts(count: int) -> None:
         assert part == pytest.approx(sum(parts) / count, rel=0.01)
 
 
-def test_caller_that_comes_late_loses_no_rate() -> None:
-    line = Line(0, rate=RATE, queue=1 << 20)
+@pytest.mark.parametrize("queue", [QUEUE, 1 << 20])
+def test_caller_that_comes_late_loses_no_rate(queue: int) -> None:
+    line = Line(0, rate=RATE, queue=queue)  # the smaller one runs dry while it catches up
     sender = Sender(line)
     seconds = run(line, [sender], 5, chance=random.Random(1))
     assert sender.total() == pytest.approx(BYTES * seconds, rel=0.02)

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from bottleneck import ARRIVED, FLIPPED, QUEUE
+from bottleneck import ARRIVED, FLIPPED, QUEUE, TURN_MOST
 from deadlines import TooLate
 from shaper import PROGRAM, Address, RandomCuts, Shaper, ShaperError
 from shaperproxy import KERNEL
@@ -141,9 +141,21 @@ def ask(connection: socket.socket, text: bytes = b"ping") -> float:
     return time.monotonic() - began
 
 
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
 def is_mute(connection: socket.socket, seconds: float = 0.3) -> bool:
     """Tell whether neither bytes nor an end come within that time."""
     return not select.select([connection], [], [], seconds)[0]
+
+
+def sleeps(link: Shaper, seconds: float = 0.3) -> bool:
+    """Tell whether the proxy, which has nothing to do, does nothing."""
+    before = link.figures().cpu_seconds
+    time.sleep(seconds)                     # time itself is what is waited for
+    return link.figures().cpu_seconds - before < seconds / 10
 
 
 class Load:
@@ -233,11 +245,23 @@ def test_sender_feels_a_receiver_that_does_not_take() -> None:
             with pytest.raises(TimeoutError):
                 while sent < 1 << 28:
                     sent += connection.send(bytes(KERNEL))
+            assert sleeps(link)
             # Four buffers of the kernel, which doubles what is asked; the queue; what arrived.
             assert QUEUE < sent < 8 * KERNEL + QUEUE + 2 * ARRIVED
             with taker:
                 taker.settimeout(TIMEOUT)
                 assert len(read(taker, sent)) == sent
+
+
+def test_queue_is_for_those_that_have_something_to_send(echo: Server) -> None:
+    with Shaper(echo.address) as link, several(link.address, 8) as connections:
+        for one in connections:
+            ask(one)
+        link.silence()
+        connections[0].settimeout(1)
+        with pytest.raises(TimeoutError):
+            connections[0].sendall(bytes(1 << 28))
+        assert QUEUE - TURN_MOST < link.figures().queued <= QUEUE
 
 
 def test_processor_time_allows_a_gigabit(sink: Server) -> None:
@@ -283,8 +307,7 @@ def test_half_a_connection_may_close(echo: Server) -> None:
 def test_reset_travels_to_the_other_side(echo: Server) -> None:
     with Shaper(echo.address, delay=0.01) as link, dial(link.address) as connection:
         ask(connection)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        connection.close()
+        reset(connection)
         assert echo.wait_ends(1) and echo.ends[0] == "reset"
         link.wait_figures(lambda now: now.open == 0, "the end of the connection")
 
@@ -304,11 +327,28 @@ def test_reset_reaches_a_dialler_that_only_sends() -> None:
         link.wait_figures(lambda now: now.open == 0, "the end of the connection")
 
 
+def test_reset_that_only_writing_meets_is_not_taken_for_an_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, \
+            Shaper(listener.getsockname()) as link, dial(link.address) as connection:
+        taker, _ = listener.accept()
+        link.silence(True, "down")
+        taker.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            taker.sendall(bytes(1 << 28))   # now the proxy does not read what it says
+        reset(taker)
+        connection.sendall(b"x")
+        assert is_mute(connection)
+        link.silence(False)
+        with pytest.raises(ConnectionResetError):
+            while connection.recv(1 << 18):
+                pass
+
+
 def test_target_that_is_not_there_resets() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nobody = listener.getsockname()
-    with Shaper(nobody) as link, dial(link.address) as connection:
-        with pytest.raises(ConnectionResetError):
+    with Shaper(nobody) as link:
+        with pytest.raises(ConnectionResetError), dial(link.address) as connection:
             connection.recv(1)
         found = link.figures()
         assert (found.made, found.failed, found.open) == (1, 1, 0)
@@ -334,6 +374,7 @@ def test_unix_target_whose_queue_is_full_is_dialled_again(tmp_path: Path) -> Non
         with Shaper(tmp_path / "target") as link, several(link.address, 4) as connections:
             for one in connections:
                 one.sendall(b"x")
+            link.wait_figures(lambda now: now.made == 4, "four connections")
             listener.settimeout(TIMEOUT)
             takers = [listener.accept()[0] for _ in connections]
             assert [read(taker, 1) for taker in takers] == [b"x"] * 4
@@ -395,6 +436,7 @@ def test_silence_holds_all_back_and_loses_nothing(echo: Server) -> None:
         before = link.figures()
         connection.sendall(b"into the void")
         assert is_mute(connection) and link.figures().up == before.up
+        assert sleeps(link)
         link.silence(False)
         assert read(connection, 13) == b"into the void"
 
