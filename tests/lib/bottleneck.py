@@ -5,7 +5,7 @@ Theory of operation.  There are no sockets and no clock in here; the caller says
 Bytes of a flow wait in the queue, pass the bottleneck, are in flight for the link's delay, and
 have then arrived, where they stay until the receiver takes them::
 
-    room(), add() -> [queue] -> bottleneck -> [flight: delay] -> [arrived] -> taken()
+    room(), add() -> [queue] -> bottleneck -> [flight: delay] -> [arrived] -> take()
 
 The flows share one bottleneck, a quantum each in turn.  `_free` is the moment from which it can
 take the next bytes; it is reckoned, not observed.  So a caller that comes late, on a busy machine,
