@@ -24,6 +24,8 @@ from shaperproxy import KERNEL
 TIMEOUT = 20
 MBIT = 1e6
 WARM_UP = 0.4               # seconds
+WINDOW = 3.2                # seconds a rate is measured over
+WINDOWS = 4                 # tries at most, where other work takes the processors from us
 
 
 class Server:
@@ -194,10 +196,18 @@ class Load:
 @pytest.mark.parametrize("rate", [25 * MBIT, 100 * MBIT])
 def test_rate_is_kept_and_shared(sink: Server, rate: float, count: int) -> None:
     sink.keep = False
+    start = time.monotonic()
     with Shaper(sink.address, rate=rate) as link, Load(link.address, count):
-        began = time.monotonic() + WARM_UP
-        time.sleep(WARM_UP + 3.2)           # time itself is what is waited for
-        found, parts = sink.came(began, began + 3.2)
+        time.sleep(WARM_UP)
+        for _ in range(WINDOWS):
+            began = time.monotonic()
+            time.sleep(WINDOW)              # time itself is what is waited for
+            found, parts = sink.came(began, now := time.monotonic())
+            _, all_parts = sink.came(start, now)
+            # A machine that starves us explains that less came, or later, but never more.
+            assert sum(all_parts.values()) * 8 <= 1.01 * rate * (now - start)
+            if found == pytest.approx(rate, rel=0.05):
+                break
     assert found == pytest.approx(rate, rel=0.05)
     assert len(parts) == count
     for part in parts.values():
@@ -212,11 +222,15 @@ def test_round_trip_takes_the_delay_twice(echo: Server) -> None:
 
 def test_last_byte_takes_its_time_at_the_bottleneck_and_the_delay(sink: Server) -> None:
     data = bytes(200_000)
-    with Shaper(sink.address, rate=8 * MBIT, delay=0.1) as link, dial(link.address) as connection:
-        began = time.monotonic()
-        connection.sendall(data)
-        assert sink.wait_data(data)
-        assert 0.3 <= time.monotonic() - began < 0.35
+    times = []
+    with Shaper(sink.address, rate=8 * MBIT, delay=0.1) as link:
+        for number in range(4):
+            with dial(link.address) as connection:
+                began = time.monotonic()
+                connection.sendall(data)
+                assert sink.wait_data(data, number)
+                times.append(time.monotonic() - began)
+    assert 0.3 <= min(times) < 0.33
 
 
 def test_rate_and_delay_change_while_it_runs(echo: Server) -> None:
@@ -229,8 +243,8 @@ def test_rate_and_delay_change_while_it_runs(echo: Server) -> None:
         far = ask(connection)
         link.shape(delay=0.0)
         near = min(ask(connection) for _ in range(5))
-    assert 0.4 <= slow < 0.4 + free + 0.1
-    assert 0.1 <= far < 0.2
+    assert 0.4 <= slow < 0.4 + free + 0.5
+    assert 0.1 <= far < 0.5
     assert near < 0.05
 
 
