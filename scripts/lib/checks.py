@@ -26,6 +26,7 @@ from tally import Tally
 TOP = upstream.TOP
 RESULTS = TOP / "build" / "check"
 GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
+FAULTS = "tests/vm/test_faults.py"
 STOCK_HOSTS = ("x86_64", "ppc64le", "aarch64", "s390x")      # what the scenarios compare with
 
 
@@ -136,8 +137,14 @@ def check_relay(run: Run) -> None:
 
 def check_vm(run: Run) -> None:
     build_hosts(run)
-    _pytest(run, "vm", "tests/vm", f"--hosts={','.join(run.hosts)}",
+    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", f"--hosts={','.join(run.hosts)}",
             f"--table={RESULTS / 'vm-table.txt'}", *(["--quick"] if run.quick else []))
+
+
+def check_fault(run: Run) -> None:
+    """Every fault in every stage of a session; a host of one kind is enough for that."""
+    hosts.Host("x86_64").build(GUESTS_ON["x86_64"])
+    _pytest(run, "fault", FAULTS, "--hosts=x86_64", *(["--quick"] if run.quick else []))
 
 
 SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
@@ -147,6 +154,7 @@ SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "hosts": (check_hosts, "builds, guests, and what runs on each host"),
     "relay": (check_relay, "the network relay with real sockets"),
     "vm": (check_vm, "real guests that move between hosts"),
+    "fault": (check_fault, "kills, cuts, silence and damage in every stage of a move"),
 }
 
 

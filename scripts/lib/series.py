@@ -10,7 +10,8 @@ from pathlib import Path
 
 import upstream
 from say import Failure
-from tree import GROUPS, OVERLAY, PATCHES, TOP, apply_patch, copy_overlay, patches, prepare, unpack
+from tree import (GROUPS, OVERLAY, PATCHES, SHARED, TOP, apply_patch, copy_overlay, patches,
+                  prepare, unpack)
 
 STATUSES = ("Pending", "Submitted", "Backport", "Denied", "Inappropriate")
 HOOK_BUDGET = 120      # changed lines in existing files that the hooks group may have
@@ -98,9 +99,10 @@ def export(tree: Path) -> list[str]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(patch.text)
             written.append(str(path.relative_to(TOP)))
-    ours = sorted(set(_git(tree, "ls-tree", "-r", "--name-only", "HEAD").splitlines()) - base_files)
+    ours = sorted(n for n in _git(tree, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
+                  if n not in base_files and not n.startswith(f"{SHARED}/"))
     for old in OVERLAY.rglob("*"):
-        if old.is_file() and old.name != ".gitkeep" and str(old.relative_to(OVERLAY)) not in ours:
+        if old.is_file() and str(old.relative_to(OVERLAY)) not in ours:
             old.unlink()
     for name in ours:
         target = OVERLAY / name

@@ -2,6 +2,7 @@
 """The fork's source tree: the pinned base, the patch series and our own files.
 
     base (qemu/UPSTREAM)  ->  prepare()  ->  patches/GROUP/*.patch in order  ->  overlay/
+                                                              and quasar/wire, the stream format
 
 Three variants come from one base: quasar (the portability and hooks groups and the overlay),
 stock (nothing: the peer that tests and benchmarks run beside) and emulator (the emulator group:
@@ -20,6 +21,7 @@ from say import Failure
 TOP = upstream.TOP
 PATCHES = TOP / "qemu" / "patches"
 OVERLAY = TOP / "qemu" / "overlay"
+SHARED = "quasar/wire"          # compiled into QEMU as well; the same path in the tree
 GROUPS = {"quasar": ("portability", "hooks"), "stock": (), "emulator": ("emulator",)}
 
 
@@ -31,7 +33,7 @@ def stamp(variant: str) -> str:
     """Name everything a tree of this variant is made from."""
     parts: list[str | Path] = [variant, upstream.FILE, Path(__file__), *patches(variant)]
     if variant == "quasar":
-        parts.append(OVERLAY)
+        parts += [OVERLAY, TOP / SHARED]
     return cache.stamp(*parts)
 
 
@@ -79,8 +81,13 @@ def apply_patch(tree: Path, patch: Path) -> str:
 
 
 def copy_overlay(tree: Path) -> None:
+    """Add our own files, and the sources that the fork shares with the tools."""
+    shared = tree / SHARED
+    shared.mkdir(parents=True, exist_ok=True)
+    for file in (TOP / SHARED).glob("*.[ch]"):
+        shutil.copy(file, shared)
     for file in sorted(OVERLAY.rglob("*")):
-        if not file.is_file() or file.name == ".gitkeep":
+        if not file.is_file():
             continue
         target = tree / file.relative_to(OVERLAY)
         if target.exists():

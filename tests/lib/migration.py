@@ -17,7 +17,7 @@ from deadlines import Deadline, TooLate
 from machine import Machine
 from qmp import Event, Lost, QmpError
 
-TRANSPORTS = ("tcp", "unix")
+TRANSPORTS = ("tcp", "unix", "quasar", "quasar-unix")
 ENDS = ("completed", "failed", "cancelled")
 POLL = 0.2                  # how often progress is told; nothing depends on it
 
@@ -58,14 +58,15 @@ class Progress:
 
 def _listen(destination: Machine, transport: str) -> str:
     """Have the destination listen; return the address the source is to use."""
-    if transport == "unix":
-        uri = f"unix:{destination.folder / 'migration'}"
+    if transport in ("unix", "quasar-unix"):
+        path = destination.folder / "migration"
+        uri = f"unix:{path}" if transport == "unix" else f"quasar:unix={path}"
         destination.qmp.execute("migrate-incoming", {"uri": uri})
         return uri
-    destination.qmp.execute("migrate-incoming", {"uri": "tcp:127.0.0.1:0"})
+    destination.qmp.execute("migrate-incoming", {"uri": f"{transport}:127.0.0.1:0"})
     for address in destination.qmp.execute("query-migrate").get("socket-address", []):
         if address["type"] == "inet":
-            return f"tcp:{address['host']}:{address['port']}"
+            return f"{transport}:{address['host']}:{address['port']}"
     raise MigrationFailed(f"{destination.name} listens nowhere")
 
 

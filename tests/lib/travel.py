@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,9 @@ class Journey:
         source, client = self.machine, self.client
         assert source and client, "thaw() or boot() comes first"
         before = source.report()
+        kept = self.setup
+        if transport.startswith("quasar") and kept.disk:
+            self.setup = replace(kept, disk=self._empty_disk(kept.disk))
         destination = self._machine(host, "defer")
         self.departed, self.machine = source, destination
         address = destination.address(COUNTER)
@@ -172,6 +175,7 @@ class Journey:
                               arrived=lambda: client.follow(address))
         except MigrationFailed:
             self.departed, self.machine = None, source      # the guest never left
+            self.setup = kept
             destination.stop()
             raise
         leg = Leg(str(source.host), str(host), figures, before)
@@ -182,6 +186,13 @@ class Journey:
         source.stop()
         self.departed = None
         return leg
+
+    def _empty_disk(self, like: Path) -> Path:
+        """Make the image that a session fills: nothing of the old one is shared."""
+        disk = self.folder / f"disk{self._count + 1}.img"
+        with open(disk, "wb") as file:
+            file.truncate(like.stat().st_size)
+        return disk
 
     def _ask(self, command: str) -> Answer:
         assert self.machine

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* quasar:HOST:PORT, quasar:unix=PATH */
+#include "qemu/osdep.h"
+#include "qemu/cutils.h"
+#include "qemu/sockets.h"
+#include "qapi/error.h"
+#include "migration/quasar.h"
+
+bool quasar_address_parse(const char *uri, QuasarAddress *addr, Error **errp)
+{
+    const char *rest;
+
+    if (!strstart(uri, "quasar:", &rest)) {
+        error_setg(errp, "'%s' does not begin with 'quasar:'", uri);
+        return false;
+    }
+    if (strstart(rest, "unix=", &rest)) {
+        if (!*rest) {
+            error_setg(errp, "quasar:unix= needs the path of a socket");
+            return false;
+        }
+        addr->socket = g_new0(SocketAddress, 1);
+        addr->socket->type = SOCKET_ADDRESS_TYPE_UNIX;
+        addr->socket->u.q_unix.path = g_strdup(rest);
+        return true;
+    }
+    addr->socket = g_new0(SocketAddress, 1);
+    addr->socket->type = SOCKET_ADDRESS_TYPE_INET;
+    if (inet_parse(&addr->socket->u.inet, rest, errp) < 0) {
+        error_append_hint(errp, "Use quasar:HOST:PORT or "
+                          "quasar:unix=PATH.\n");
+        g_clear_pointer(&addr->socket, qapi_free_SocketAddress);
+        return false;
+    }
+    return true;
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The destination: from 'migrate-incoming' to the vote, and what follows it.
+ *
+ * QEMU loads from a channel as it does from a socket, but does not start the
+ * machine when it is done: autostart is taken away until the source's
+ * decision is here.  See move.h for the commit.
+ */
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qapi/error.h"
+#include "qapi/qapi-visit-sockets.h"
+#include "block/aio.h"
+#include "migration/global_state.h"
+#include "migration/misc.h"
+#include "migration/quasar.h"
+#include "system/runstate.h"
+#include "system/system.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "migration/qemu-file.h"
+#include "migration/yank_functions.h"
+#include "channel.h"
+#include "disk-hello.h"
+#include "facts.h"
+#include "move.h"
+#include "settings.h"
+#include "wire/error.h"
+
+#define VOTE_NO_WAIT_NS (3 * NANOSECONDS_PER_SECOND)
+
+typedef struct Incoming {
+    bool active;              /* from the session's begin to its outcome */
+    bool loading;             /* the load coroutine runs */
+    bool want_run;            /* what autostart was, or 'cont' asked for */
+    QsKv *facts;              /* of this side; read by the link's threads */
+} Incoming;
+
+static Incoming incoming;
+
+void quasar_incoming_want_run(void)
+{
+    incoming.want_run = true;
+}
+
+/* A connection's thread: the source describes its machine. */
+static bool link_hello(void *opaque, const QsKv *offer, QsKv *reply,
+                       Error **errp)
+{
+    guint64 seconds;
+
+    quasar_facts_copy(incoming.facts, reply);
+    if (!quasar_facts_fit(offer, incoming.facts, errp)) {
+        return false;
+    }
+    if (!quasar_disk_judge(offer, reply, errp)) {
+        return false;
+    }
+    if (qs_kv_get_u64(offer, "session.resume-seconds", &seconds, NULL)) {
+        /* the source gives up first: it knows what became of the machine */
+        quasar_link_set_resume_ns(quasar_move()->link,
+                                  (MIN(seconds, 24 * 3600) + 10) *
+                                  NANOSECONDS_PER_SECOND);
+    }
+    return true;
+}
+
+static void link_ready_bh(void *opaque)
+{
+    g_autofree char *peer = opaque;
+    QIOChannel *channel;
+    QEMUFile *file;
+    Error *err = NULL;
+
+    g_free(quasar_move()->peer);
+    quasar_move()->peer = g_steal_pointer(&peer);
+    if (!quasar_disk_incoming_start(&err)) {
+        error_report_err(err);
+    }
+    channel = quasar_channel_new(quasar_move()->link);
+    file = qemu_file_new_input(channel);
+    object_unref(OBJECT(channel));
+    migration_ioc_register_yank(channel);
+    incoming.loading = true;
+    migration_fd_process_incoming(file);
+}
+
+static void link_ready(void *opaque, const QsKv *theirs)
+{
+    quasar_in_main_loop(link_ready_bh, quasar_facts_describe(theirs));
+}
+
+/* The machine is the source's: this copy of it must never run. */
+static void give_back(const char *reason)
+{
+    quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER, reason);
+    incoming.active = false;
+    if (migration_incoming_get_current()->exit_on_error) {
+        error_report("the machine stays at the source: %s", reason);
+        exit(EXIT_FAILURE);
+    }
+}
+
+static void source_aborts_bh(void *opaque)
+{
+    g_autofree char *reason = opaque;
+    QuasarMove *move = quasar_move();
+
+    if (!incoming.active) {
+        return;
+    }
+    quasar_link_close(move->link, NANOSECONDS_PER_SECOND);
+    if (incoming.loading) {
+        g_autoptr(Error) error = NULL;
+
+        error_setg(&error, "the source gave up: %s", reason);
+        migrate_set_error(migrate_get_current(), error);
+        quasar_link_shutdown(move->link, true, true);
+    } else if (move->where == QUASAR_WHERE_UNDECIDED) {
+        give_back(reason);
+    }
+}
+
+static void source_commits_bh(void *opaque)
+{
+    if (incoming.active && !incoming.loading &&
+        quasar_move()->where == QUASAR_WHERE_UNDECIDED) {
+        quasar_incoming_commit(false);
+    }
+}
+
+static void source_knows_bh(void *opaque)
+{
+    quasar_link_close(quasar_move()->link, NANOSECONDS_PER_SECOND);
+}
+
+static void link_control(void *opaque, QsFrameType type, const QsKv *kv)
+{
+    const char *reason = qs_kv_get_string(kv, "abort.reason", NULL);
+
+    switch (type) {
+    case QS_FRAME_COMMIT:
+        quasar_in_main_loop(source_commits_bh, NULL);
+        break;
+    case QS_FRAME_ABORT:
+        quasar_in_main_loop(source_aborts_bh, g_strdup(reason ?: "no reason"));
+        break;
+    case QS_FRAME_BYE:
+        quasar_in_main_loop(source_knows_bh, NULL);
+        break;
+    default:
+        break;
+    }
+}
+
+static void link_dead_bh(void *opaque)
+{
+    g_autofree char *why = opaque;
+    g_autoptr(Error) error = NULL;
+
+    if (incoming.loading) {
+        error_setg(&error, "%s", why);
+        migrate_set_error(migrate_get_current(), error);
+    } else if (quasar_move()->where == QUASAR_WHERE_UNDECIDED) {
+        quasar_move_enter(QUASAR_STAGE_COMMIT, QUASAR_WHERE_UNDECIDED, why);
+    }
+}
+
+static void link_dead(void *opaque, const char *why)
+{
+    quasar_in_main_loop(link_dead_bh, g_strdup(why));
+}
+
+static const QuasarLinkOps incoming_ops = {
+    .hello = link_hello,
+    .ready = link_ready,
+    .control = link_control,
+    .dead = link_dead,
+};
+
+static void vote(bool yes, const char *reason)
+{
+    g_autoptr(QsKv) kv = qs_kv_new();
+
+    qs_kv_set_u64(kv, "vote.yes", yes);
+    if (reason) {
+        qs_kv_set_string(kv, "vote.reason", reason);
+    }
+    quasar_link_send(quasar_move()->link, QS_FRAME_VOTE, kv);
+}
+
+static char *failure_reason(void)
+{
+    MigrationState *s = migrate_get_current();
+    const char *disk = quasar_disk_load_error();
+
+    if (disk) {
+        return g_strdup(disk);
+    }
+    QEMU_LOCK_GUARD(&s->error_mutex);
+    return g_strdup(s->error ? error_get_pretty(s->error)
+                             : "the machine could not be loaded");
+}
+
+/*
+ * The load has ended and QEMU is about to say its last word on the return
+ * path.  The vote goes first: both travel in lane 0.
+ */
+int quasar_incoming_load_cleanup(void *opaque)
+{
+    MigrationIncomingState *mis = migration_incoming_get_current();
+    g_autofree char *reason = NULL;
+
+    if (!incoming.active || !incoming.loading) {
+        return 0;
+    }
+    incoming.loading = false;
+    if (mis->state == MIGRATION_STATUS_COMPLETED &&
+        !quasar_disk_load_error()) {
+        quasar_link_be_patient(quasar_move()->link);
+        vote(true, NULL);
+        quasar_move_enter(QUASAR_STAGE_COMMIT, QUASAR_WHERE_UNDECIDED, NULL);
+        return 0;
+    }
+    reason = failure_reason();
+    qemu_file_set_error(mis->from_src_file, -EIO);
+    vote(false, reason);
+    quasar_link_close(quasar_move()->link, VOTE_NO_WAIT_NS);
+    /* the process may exit as soon as we return */
+    quasar_link_wait_closed(quasar_move()->link, VOTE_NO_WAIT_NS);
+    quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER, reason);
+    incoming.active = false;
+    return 0;
+}
+
+/* Why it does not run now, or NULL when it does. */
+static char *run_machine(void)
+{
+    Error *err = NULL;
+    char *why;
+
+    bool ran_there = !global_state_received() ||
+                     runstate_is_live(global_state_get_runstate());
+
+    if (!incoming.want_run || !ran_there) {
+        return g_strdup("it is paused, as it was told to be");
+    }
+    if (!migration_block_activate(&err)) {
+        why = g_strdup_printf("it is paused, since its disks cannot be "
+                              "used: %s", error_get_pretty(err));
+        error_report_err(err);
+        return why;
+    }
+    vm_start();
+    return NULL;
+}
+
+void quasar_incoming_commit(bool by_person)
+{
+    QuasarMove *move = quasar_move();
+    g_autoptr(QsKv) kv = qs_kv_new();
+    g_autofree char *note = run_machine();
+
+    incoming.active = false;
+    if (note) {
+        qs_kv_set_string(kv, "running.note", note);
+    }
+    quasar_link_send(move->link, QS_FRAME_RUNNING, kv);
+    quasar_move_enter(QUASAR_STAGE_DONE, QUASAR_WHERE_HERE,
+                      note ?: by_person ? "a person decided that it runs here"
+                                        : NULL);
+    if (by_person) {
+        quasar_link_close(move->link, NANOSECONDS_PER_SECOND);
+    }
+}
+
+static void start_session(SocketAddress *address, Error **errp)
+{
+    ERRP_GUARD();
+    QuasarLinkConfig config = { 0 };
+    SocketAddressList *list;
+    QuasarLink *link;
+
+    if (!quasar_tls_creds(false, &config.creds, errp)) {
+        return;
+    }
+    if (!config.creds && !quasar_plain_allowed(address)) {
+        error_setg(errp, "everybody on the network could send a machine here");
+        error_append_hint(errp, "Set tls-creds with migrate-set-parameters, "
+                          "or ask for it with quasar-set plain=true.\n");
+        return;
+    }
+    config.tls_authz = g_strdup(migrate_tls_authz());
+    config.resume_ns = 3600 * NANOSECONDS_PER_SECOND;
+    if (!quasar_disk_survey(errp)) {
+        quasar_link_config_clear(&config);
+        return;
+    }
+    qs_kv_free(incoming.facts);
+    incoming.facts = quasar_facts_collect();
+    link = quasar_link_new(&config, &incoming_ops, NULL);
+    quasar_move_begin(QUASAR_ROLE_DESTINATION, link);
+    incoming.want_run = autostart;
+    incoming.active = true;
+    incoming.loading = false;
+    list = quasar_link_listen(link, address, errp);
+    if (!list) {
+        incoming.active = false;
+        quasar_link_close(link, 0);
+        quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER,
+                          error_get_pretty(*errp));
+        return;
+    }
+    autostart = 0;
+    for (SocketAddressList *l = list; l; l = l->next) {
+        migrate_add_address(l->value);
+    }
+    qapi_free_SocketAddressList(list);
+}
+
+void quasar_start_incoming_migration(QuasarAddress *address, Error **errp)
+{
+    if (!quasar_move_may_begin(errp)) {
+        return;
+    }
+    start_session(address->socket, errp);
+}

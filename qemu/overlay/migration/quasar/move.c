@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The state of the move, its events, queries and the guard of 'cont'. */
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/sockets.h"
+#include "qapi/error.h"
+#include "qapi/qapi-commands-quasar.h"
+#include "qapi/qapi-events-quasar.h"
+#include "block/aio.h"
+#include "crypto/tlscreds.h"
+#include "migration/quasar.h"
+#include "qom/object_interfaces.h"
+#include "system/runstate.h"
+#include "migration/migration.h"
+#include "migration/options.h"
+#include "disk-hello.h"
+#include "move.h"
+#include "settings.h"
+
+static QuasarMove *current;
+
+QuasarMove *quasar_move(void)
+{
+    return current;
+}
+
+bool quasar_move_may_begin(Error **errp)
+{
+    if (!current) {
+        return true;
+    }
+    if (current->role == QUASAR_ROLE_SOURCE &&
+        current->where != QUASAR_WHERE_HERE) {
+        error_setg(errp, "this machine was given to the other side of the "
+                   "session before");
+        error_append_hint(errp, "See query-quasar, and quasar-resolve if the "
+                          "other side is lost.\n");
+        return false;
+    }
+    if (current->stage != QUASAR_STAGE_DONE &&
+        current->stage != QUASAR_STAGE_FAILED) {
+        error_setg(errp, "a session is under way already");
+        return false;
+    }
+    return true;
+}
+
+void quasar_move_begin(QuasarRole role, QuasarLink *link)
+{
+    if (current) {
+        quasar_link_unref(current->link);
+        g_free(current->peer);
+        g_free(current->reason);
+        g_free(current);
+    }
+    current = g_new0(QuasarMove, 1);
+    current->role = role;
+    current->link = link;
+    current->began = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
+    quasar_move_enter(QUASAR_STAGE_PREPARE,
+                      role == QUASAR_ROLE_SOURCE ? QUASAR_WHERE_HERE
+                                                 : QUASAR_WHERE_PEER, NULL);
+}
+
+void quasar_move_enter(QuasarStage stage, QuasarWhere where,
+                       const char *reason)
+{
+    QuasarInfo figures = { 0 };
+
+    current->stage = stage;
+    current->where = where;
+    if (reason) {
+        g_free(current->reason);
+        current->reason = g_strdup(reason);
+    }
+    quasar_link_query(current->link, &figures);
+    qapi_event_send_quasar_stage(
+        current->role, stage, where,
+        qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - current->began,
+        figures.wire_sent, reason);
+    g_free(figures.session);
+    qapi_free_QuasarLaneInfoList(figures.lanes);
+}
+
+void quasar_move_set_level(int level)
+{
+    if (current) {
+        quasar_link_set_level(current->link, level);
+    }
+}
+
+typedef struct MainWork {
+    void (*work)(void *opaque);
+    void *opaque;
+} MainWork;
+
+static void main_work(void *opaque)
+{
+    g_autofree MainWork *work = opaque;
+
+    work->work(work->opaque);
+}
+
+void quasar_in_main_loop(void (*work)(void *opaque), void *opaque)
+{
+    MainWork *item = g_new0(MainWork, 1);
+
+    item->work = work;
+    item->opaque = opaque;
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), main_work, item);
+}
+
+QuasarInfo *qmp_query_quasar(Error **errp)
+{
+    QuasarInfo *info;
+
+    if (!current) {
+        error_setg(errp, "there was no quasar session in this process");
+        return NULL;
+    }
+    info = g_new0(QuasarInfo, 1);
+    info->role = current->role;
+    info->stage = current->stage;
+    info->where = current->where;
+    info->peer = g_strdup(current->peer);
+    info->reason = g_strdup(current->reason);
+    quasar_link_query(current->link, info);
+    info->disks = quasar_disk_query();
+    return info;
+}
+
+bool quasar_cont(Error **errp)
+{
+    if (!current || current->where == QUASAR_WHERE_HERE) {
+        return false;
+    }
+    if (current->where == QUASAR_WHERE_UNDECIDED) {
+        error_setg(errp, "it is not known on this side whether the machine "
+                   "runs on the other");
+        error_append_hint(errp, "It goes on by itself when the other side is "
+                          "reached.  If that is lost for good, use "
+                          "quasar-resolve.\n");
+        return true;
+    }
+    if (current->role == QUASAR_ROLE_DESTINATION &&
+        runstate_check(RUN_STATE_INMIGRATE)) {
+        quasar_incoming_want_run();
+        return true;
+    }
+    error_setg(errp, "the machine is on the other side: %s",
+               current->reason ?: "it was moved there");
+    return true;
+}
+
+void qmp_quasar_resolve(QuasarVerdict verdict, Error **errp)
+{
+    bool run = verdict == QUASAR_VERDICT_RUN;
+
+    if (!current || current->where != QUASAR_WHERE_UNDECIDED) {
+        error_setg(errp, "there is nothing to resolve: the machine is %s",
+                   !current || current->where == QUASAR_WHERE_HERE
+                   ? "here" : "on the other side");
+        return;
+    }
+    if (current->role == QUASAR_ROLE_SOURCE) {
+        quasar_outgoing_resolve(run);
+    } else if (run) {
+        quasar_incoming_commit(true);
+    } else {
+        quasar_link_close(current->link, 0);
+        quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER,
+                          "a person decided that it stays at the source");
+    }
+}
+
+bool quasar_tls_creds(bool client, QCryptoTLSCreds **ret_creds, Error **errp)
+{
+    const char *id = migrate_tls_creds();
+    Object *object;
+
+    *ret_creds = NULL;
+    if (!id || !*id) {
+        return true;
+    }
+    object = object_resolve_path_component(object_get_objects_root(), id);
+    if (!object || !object_dynamic_cast(object, TYPE_QCRYPTO_TLS_CREDS)) {
+        error_setg(errp, "'%s' is not an object with TLS credentials", id);
+        return false;
+    }
+    if (!qcrypto_tls_creds_check_endpoint(
+            QCRYPTO_TLS_CREDS(object),
+            client ? QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT
+                   : QCRYPTO_TLS_CREDS_ENDPOINT_SERVER, errp)) {
+        return false;
+    }
+    *ret_creds = QCRYPTO_TLS_CREDS(object_ref(object));
+    return true;
+}
+
+bool quasar_plain_allowed(const SocketAddress *address)
+{
+    const char *host;
+
+    if (address->type == SOCKET_ADDRESS_TYPE_UNIX ||
+        quasar_settings()->plain) {
+        return true;
+    }
+    host = address->u.inet.host;
+    return g_str_equal(host, "localhost") || g_str_equal(host, "::1") ||
+           g_str_has_prefix(host, "127.");
+}

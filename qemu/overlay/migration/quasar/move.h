@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The move of this process: the latest session, how far it is and who holds
+ * the machine.  Guarded by the BQL.
+ *
+ * The commit
+ *
+ * The destination loads everything, flushes, stays paused and votes.  The
+ * vote and QEMU's own last word of the return path make the source complete
+ * its migration; that is the decision, and from then on the source never runs
+ * the machine by itself.  It tells COMMIT; the destination runs and answers
+ * RUNNING.  Whatever fails before the decision, the source goes on and tells
+ * ABORT.  Between its vote and the decision's arrival the destination cannot
+ * know, and waits, however long; so does the source between COMMIT and
+ * RUNNING.  In both cases 'cont' is refused and 'quasar-resolve' lets a
+ * person decide.
+ *
+ *   source       prepare bulk rounds stop | decides: commit      done
+ *   holds it     here ................... | undecided .......... peer
+ *   destination  prepare ................ | votes: commit        done
+ *   holds it     peer ................... | undecided .......... here
+ *
+ * So at any time at most one side says 'here', and only that side runs it.
+ */
+#ifndef QUASAR_MOVE_H
+#define QUASAR_MOVE_H
+
+#include "link.h"
+
+typedef struct QuasarMove {
+    QuasarRole role;
+    QuasarStage stage;
+    QuasarWhere where;
+    QuasarLink *link;
+    int64_t began;
+    char *peer;
+    char *reason;
+} QuasarMove;
+
+/* NULL before the first session. */
+QuasarMove *quasar_move(void);
+
+/* False when the process's last move forbids another. */
+bool quasar_move_may_begin(Error **errp);
+/* Takes over @link. */
+void quasar_move_begin(QuasarRole role, QuasarLink *link);
+/* Tells the event; @reason may be NULL. */
+void quasar_move_enter(QuasarStage stage, QuasarWhere where,
+                       const char *reason);
+void quasar_move_set_level(int level);
+
+/* What the link's threads ask the main loop to do. */
+void quasar_in_main_loop(void (*work)(void *opaque), void *opaque);
+
+/* Destination: the person's decision, or the source's. */
+void quasar_incoming_commit(bool by_person);
+/* Destination: 'cont' came while it was loading. */
+void quasar_incoming_want_run(void);
+/* Destination: a load has ended, well or not; the SaveVMHandlers' callback. */
+int quasar_incoming_load_cleanup(void *opaque);
+/* Source: a person takes the machine back, or gives it up. */
+void quasar_outgoing_resolve(bool run);
+
+/* Credentials for one end; true with *@ret_creds NULL when none are set. */
+bool quasar_tls_creds(bool client, QCryptoTLSCreds **ret_creds, Error **errp);
+/* Whether a session to or at this address may go without them. */
+bool quasar_plain_allowed(const SocketAddress *address);
+
+#endif

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two ends of a quasar: session with a link between them that a test may break.
+
+Theory of operation.  Source and destination are real QEMUs; between them stands a Shaper.  A test
+names a stage and an end, and what is to happen when that end tells the stage: the action runs in
+the thread that reads the end's events, so nothing lies between the event and the fault.  Who runs
+the guest is asked from each end that lives; that two run it at once is an error of its own kind.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deadlines import Deadline, TooLate
+from machine import HostLike, Machine, Setup
+from qmp import Event, Lost, QmpError
+from shaper import Shaper
+
+STAGES = ("prepare", "bulk", "rounds", "stop", "commit")
+SETTLED = ("done", "failed")
+LOOK = 0.05
+
+
+class TwoRun(AssertionError):
+    """The guest runs at both ends."""
+
+
+class Session:
+    """A guest at the source, and a destination that listens; use it as a context."""
+
+    def __init__(self, here: HostLike, there: HostLike, setup: Setup, folder: Path, *,
+                 settings: dict[str, Any] | None = None,
+                 parameters: dict[str, Any] | None = None,
+                 prepare: Callable[[str, Machine], None] | None = None, **link: Any):
+        """Start both ends; PREPARE is called for each before the destination listens."""
+        self.ends: dict[str, Machine] = {}
+        self.link: Shaper | None = None
+        try:
+            self.ends["source"] = Machine(here, setup, folder / "source")
+            self.ends["destination"] = Machine(there, setup, folder / "destination",
+                                               incoming="defer")
+            self.source.qmp.execute("quasar-set", settings or {})
+            self.source.qmp.execute("migrate-set-parameters",
+                                    {"max-bandwidth": 0, **(parameters or {})})
+            for end in self.ends.values():
+                end.qmp.execute("migrate-set-capabilities", {"capabilities": [
+                    {"capability": "events", "state": True}]})
+            for name, end in self.ends.items():
+                if prepare:
+                    prepare(name, end)
+            self.link = Shaper(self._listen(), **link)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, end in self.ends.items():
+            self.signal(name, signal.SIGCONT)
+            end.stop()
+        if self.link:
+            self.link.close()
+
+    @property
+    def source(self) -> Machine:
+        return self.ends["source"]
+
+    @property
+    def destination(self) -> Machine:
+        return self.ends["destination"]
+
+    def _listen(self) -> tuple[str, int]:
+        self.destination.qmp.execute("migrate-incoming", {"uri": "quasar:127.0.0.1:0"})
+        answer = self.destination.qmp.execute("query-migrate")
+        address = answer["socket-address"][0]
+        return address["host"], int(address["port"])
+
+    def start(self) -> None:
+        assert self.link and isinstance(self.link.address, tuple)
+        host, port = self.link.address
+        self.source.qmp.execute("migrate", {"uri": f"quasar:{host}:{port}"})
+
+    def signal(self, end: str, number: int) -> None:
+        """Signal a QEMU that this session started and that has not ended."""
+        if self.ends[end].running:
+            os.kill(self.ends[end].process.pid, number)
+
+    def at_stage(self, end: str, stage: str, action: Callable[[], None]) -> None:
+        """Call ACTION once, when END tells that it entered STAGE."""
+        done: list[bool] = []
+
+        def listener(event: Event) -> None:
+            if event.name == "QUASAR_STAGE" and event.data["stage"] == stage and not done:
+                done.append(True)
+                action()
+
+        self.ends[end].qmp.listen(listener)
+
+    def ask(self, end: str, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        """Ask an end; None when it has ended or does not answer."""
+        try:
+            return self.ends[end].qmp.execute(command, arguments, timeout=10)
+        except (QmpError, Lost, TooLate):
+            return None
+
+    def info(self, end: str) -> dict[str, Any]:
+        return self.ask(end, "query-quasar") or {}
+
+    def runs(self, end: str) -> bool:
+        status = self.ask(end, "query-status")
+        return bool(status and status["running"])
+
+    def runners(self) -> list[str]:
+        """Tell which ends run the guest; raise when both do."""
+        found = [end for end in self.ends if self.runs(end)]
+        if len(found) > 1:
+            raise TwoRun("the guest runs at both ends")
+        return found
+
+    def wait(self, ready: Callable[[], bool], what: str, timeout: float = 60) -> None:
+        """Wait for READY; all the while at most one end may run the guest."""
+        deadline = Deadline(timeout, what)
+        while not ready():
+            self.runners()
+            if deadline.left() <= 0:
+                raise TooLate(f"{what}: not within {timeout:g} seconds\n{self.story()}")
+            time.sleep(LOOK)
+
+    def wait_settled(self, end: str, timeout: float = 60) -> dict[str, Any]:
+        """Wait until an end says that the move is over, or is paused and says why."""
+        self.wait(lambda: self.info(end).get("stage") in SETTLED, f"the end at the {end}", timeout)
+        return self.info(end)
+
+    def story(self) -> str:
+        told = [f"{name}: {self.info(name)}" for name in self.ends]
+        return "\n".join([*told, *(end.story() for end in self.ends.values())])

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The whole machine in one session: memory, devices and disk, to hosts that share nothing.
+
+The destination's disk is an empty image of the same size; what the guest wrote before and writes
+on the way has to be there afterwards.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import places
+import pytest
+from conftest import Trip
+from machine import Machine, Setup
+from places import Place
+from qmp import QmpError
+from session import Session
+from shaper import RandomCuts
+
+HOME = "x86_64"
+PASSES = r"pass (\d+) bad (\d+)"
+IN_FLIGHT = 1 << 20         # more than 100 Mb/s and 20 ms ask for
+
+
+@pytest.mark.quick
+@pytest.mark.route("linux-x86_64", HOME, "ppc64le", HOME)
+def test_there_and_back(trip: Trip) -> None:
+    trip.go("quasar")
+
+
+@pytest.mark.route("linux-x86_64", HOME, "s390x", HOME)
+def test_to_the_other_byte_order_and_back(trip: Trip) -> None:
+    trip.go("quasar")
+
+
+@pytest.mark.route("linux-x86_64", HOME, "ppc64le:64k", "aarch64", "ppc64", HOME)
+def test_a_tour_of_unlike_hosts(trip: Trip) -> None:
+    trip.go("quasar")
+
+
+@pytest.mark.route("linux-x86_64", HOME, HOME)
+def test_disk_goes_along(trip: Trip) -> None:
+    """Sparse stays sparse, and what QEMU tells of the disk is what was sent."""
+    source = trip.machine
+    leg = trip.move(trip.route.stops[1], "quasar-unix")
+    trip.check(clock_seconds=5)
+    image = trip.setup.disk
+    assert image and image != source.setup.disk
+    assert image.stat().st_blocks * 512 < image.stat().st_size
+    told = trip.machine.qmp.execute("query-quasar")["disks"]
+    assert [disk["size"] for disk in told] == [image.stat().st_size]
+    assert 0 < told[0]["sent"] < image.stat().st_size
+    assert leg.figures.bytes > told[0]["sent"]
+
+
+# Between two processes, with a link that a test may break
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, run_folder: Path) -> Iterator[Callable[..., Session]]:
+    """Make sessions of the route's guest from its first host to its last."""
+    made: list[Session] = []
+    guest, *stops = request.node.get_closest_marker("route").args
+
+    def make(extra: tuple[str, ...] = (), **options: Any) -> Session:
+        folder = run_folder / f"pair{len(list(run_folder.iterdir()))}"
+        setup = Setup(places.guest(guest), net=False, extra=extra)
+        made.append(Session(Place.parse(stops[0]), Place.parse(stops[-1]), setup, folder,
+                            **options))
+        made[-1].source.console.wait_line(PASSES, timeout=60)
+        return made[-1]
+
+    yield make
+    for session in made:
+        session.__exit__()
+
+
+def arrives_sound(session: Session, timeout: float = 60) -> None:
+    session.wait_settled("source", timeout)
+    session.wait_settled("destination", timeout)
+    assert session.runners() == ["destination"], session.story()
+    console = session.destination.console
+    for _ in range(2):
+        found = console.wait_line(PASSES, since=console.mark(), timeout=60)
+        assert found.group(2) == "0"
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("level", [0, 1])
+def test_lanes_and_levels(pair: Callable[..., Session], lanes: int, level: int) -> None:
+    session = pair(settings={"lanes": lanes, "level": level})
+    session.start()
+    arrives_sound(session)
+    told = session.info("source")
+    assert len(told["lanes"]) == lanes
+    if level:
+        assert told["wire-sent"] < told["plain-sent"] / 2
+    else:
+        assert told["plain-sent"] <= told["wire-sent"] < 1.02 * told["plain-sent"]
+    assert told["session"] == session.info("destination")["session"]
+    seen = [e.data["stage"] for e in session.source.qmp.events("QUASAR_STAGE")]
+    assert seen[:2] == ["prepare", "bulk"] and seen[-3:] == ["stop", "commit", "done"]
+
+
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_cut_ten_times(pair: Callable[..., Session]) -> None:
+    """Nothing starts over: a cut costs no more than what was under way."""
+    session = pair(parameters={"downtime-limit": 2000, "max-bandwidth": 4 << 20},
+                   rate=100e6, delay=0.01)
+    with RandomCuts(session.link, times=10, seconds=(0.1, 0.6), seed=11) as cuts:
+        session.start()
+        cuts.wait()
+    session.source.qmp.execute("migrate-set-parameters", {"max-bandwidth": 0})
+    arrives_sound(session, 120)
+    told = session.info("source")
+    assert sum(lane["cuts"] for lane in told["lanes"]) >= 8, told
+    assert told["resent"] < 20 * IN_FLIGHT, told
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_cancel_and_go_again(pair: Callable[..., Session]) -> None:
+    """Cancelling answers within a second; the destination is told why, and another one serves."""
+    session = pair(rate=10e6)
+    session.start()
+    time.sleep(1)
+    began = time.monotonic()
+    session.source.qmp.execute("migrate_cancel")
+    session.source.qmp.wait_event("MIGRATION", lambda d: d["status"] == "cancelled", timeout=10)
+    assert time.monotonic() - began < 1
+    assert session.runners() == ["source"]
+    session.destination.process.wait(10)
+    assert "cancelled" in session.destination.stderr()
+
+
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_yank_ends_it_at_once(pair: Callable[..., Session]) -> None:
+    session = pair(rate=10e6)
+    session.start()
+    time.sleep(1)
+    session.link.silence()
+    began = time.monotonic()
+    session.source.qmp.execute("yank", {"instances": [{"type": "migration"}]})
+    session.source.qmp.wait_event("MIGRATION", lambda d: d["status"] == "failed", timeout=10)
+    assert time.monotonic() - began < 1
+    assert session.runners() == ["source"]
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_the_side_that_gave_it_away_is_silent(pair: Callable[..., Session]) -> None:
+    session = pair()
+    session.start()
+    arrives_sound(session)
+    with pytest.raises(QmpError, match="on the other side"):
+        session.source.qmp.execute("cont")
+    with pytest.raises(QmpError, match="previous migration"):
+        session.source.qmp.execute("migrate", {"uri": "quasar:127.0.0.1:1"})
+    with pytest.raises(QmpError, match="nothing to resolve"):
+        session.source.qmp.execute("quasar-resolve", {"verdict": "run"})
+    assert session.runners() == ["destination"]
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_unlike_machines_are_told_apart(run_folder: Path) -> None:
+    """Each difference is refused in words before a byte moves; the destination stays ready."""
+    guest, here = places.guest("bare-x86_64"), Place.parse(HOME)
+    folder = run_folder / f"unlike{len(list(run_folder.iterdir()))}"
+    with Machine(here, Setup(guest, net=False), folder / "a") as source:
+        for number, (there, words) in enumerate([
+                (Setup(guest, net=False, memory_mb=2 * guest.memory_mb), "the memory is"),
+                (Setup(guest, net=False, extra=("-smp", "2")), "the processors are"),
+                (Setup(guest, net=False, extra=("-device", "virtio-rng-pci")),
+                 "the devices differ: .*virtio-rng-pci"),
+                (Setup(guest, net=False, extra=("-cpu", "Opteron_G1")), "the processor model"),
+        ]):
+            with Machine(here, there, folder / str(number), incoming="defer") as destination:
+                uri = f"quasar:unix={destination.folder / 'move'}"
+                destination.qmp.execute("migrate-incoming", {"uri": uri})
+                since = source.qmp.mark()
+                source.qmp.execute("migrate", {"uri": uri})
+                source.qmp.wait_event("QUASAR_STAGE", lambda d: d["stage"] == "failed",
+                                      since=since, timeout=20)
+                reason = source.qmp.execute("query-migrate")["error-desc"]
+                assert re.search(words, reason), reason
+                assert source.qmp.execute("query-status")["running"]
+                assert destination.running
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_bad_requests(pair: Callable[..., Session]) -> None:
+    session = pair()
+    execute = session.source.qmp.execute
+    for uri, words in (("quasar:", "address"), ("quasar:unix=", "path"),
+                       ("quasar:nowhere", "address")):
+        with pytest.raises(QmpError, match=words):
+            execute("migrate", {"uri": uri})
+    with pytest.raises(QmpError, match="open to everybody"):
+        execute("migrate", {"uri": "quasar:192.0.2.1:9"})
+    for settings, words in (({"lanes": 0}, "from 1 to 64"), ({"lanes": 65}, "from 1 to 64"),
+                            ({"level": 20}, "from -7 to 19"),
+                            ({"resume-timeout": 0}, "from 1 to 86400")):
+        with pytest.raises(QmpError, match=words):
+            execute("quasar-set", settings)
+    execute("migrate-set-capabilities", {"capabilities": [
+        {"capability": "postcopy-ram", "state": True}]})
+    with pytest.raises(QmpError, match="postcopy-ram"):
+        session.start()
+    execute("migrate-set-capabilities", {"capabilities": [
+        {"capability": "postcopy-ram", "state": False}]})
+    assert session.runners() == ["source"]
+    session.start()
+    arrives_sound(session)
+
+
+KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+
+
+def shared_key(folder: Path, keys: dict[str, str]) -> Callable[[str, Machine], None]:
+    """Give each end its key; both together are what Session calls its preparation."""
+    def prepare(name: str, end: Machine) -> None:
+        place = folder / name
+        place.mkdir()
+        (place / "keys.psk").write_text(f"quasar:{keys[name]}\n")
+        role = "client" if name == "source" else "server"
+        who = {"username": "quasar"} if role == "client" else {}
+        end.qmp.execute("object-add", {"qom-type": "tls-creds-psk", "id": "tls0",
+                                       "endpoint": role, "dir": str(place), **who})
+        end.qmp.execute("migrate-set-parameters", {"tls-creds": "tls0"})
+
+    return prepare
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_encrypted_on_each_lane(pair: Callable[..., Session], tmp_path: Path) -> None:
+    """Also on the connections that are made after a cut."""
+    session = pair(settings={"lanes": 3}, rate=200e6,
+                   parameters={"downtime-limit": 2000, "max-bandwidth": 8 << 20},
+                   prepare=shared_key(tmp_path, {"source": KEY, "destination": KEY}))
+    session.start()
+    session.source.qmp.wait_event("QUASAR_STAGE", lambda d: d["stage"] == "bulk", timeout=20)
+    time.sleep(0.5)
+    session.link.cut()
+    arrives_sound(session)
+    assert all(lane["cuts"] >= 1 for lane in session.info("source")["lanes"])
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_another_key_is_refused(pair: Callable[..., Session], tmp_path: Path) -> None:
+    session = pair(prepare=shared_key(tmp_path, {"source": OTHER_KEY, "destination": KEY}))
+    session.start()
+    told = session.wait_settled("source")
+    assert told["where"] == "here" and told["reason"]
+    assert session.runners() == ["source"]
+    assert session.destination.running
