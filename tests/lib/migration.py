@@ -175,6 +175,20 @@ def save(machine: Machine, path: Path, timeout: float = 120) -> None:
         raise MigrationFailed(f"{machine.name}: saving {status}\n{_explain(machine, None)}")
 
 
+def load(machine: Machine, path: Path, timeout: float = 120) -> None:
+    """Have a machine that waits read its state from a file; it then runs if it ran before."""
+    since = machine.qmp.mark()
+    try:
+        _set_up(machine, {})
+        machine.qmp.execute("migrate-incoming", {"uri": f"file:{path}"})
+        status = machine.qmp.wait_event("MIGRATION", _end, since=since, timeout=timeout)
+    except (Lost, TooLate) as error:
+        raise MigrationFailed(f"{machine.name}: loading: {error}\n{machine.stderr()}") from error
+    if status.data["status"] != "completed":
+        raise MigrationFailed(f"{machine.name}: loading {status.data['status']}\n"
+                              + machine.stderr())
+
+
 def wait_resumed(machine: Machine, timeout: float = 120) -> None:
     """Wait until a machine that loads a file runs its guest."""
     try:

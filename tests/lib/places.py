@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Hosts as tests name them: ARCH, or ARCH:PAGES, after `stock` for the unpatched QEMU."""
+"""Hosts as tests name them: ARCH, or ARCH:PAGES, with /stock for the unpatched QEMU."""
 
 import sys
 from dataclasses import dataclass
@@ -23,8 +23,9 @@ class Place:
 
     @classmethod
     def parse(cls, text: str, stock: bool = False) -> "Place":
-        arch, _, page_size = text.partition(":")
-        return cls(arch, page_size or "4k", stock)
+        base = text.removesuffix("/stock")
+        arch, _, page_size = base.partition(":")
+        return cls(arch, page_size or "4k", stock or base != text)
 
     def __str__(self) -> str:
         pages = "" if self.page_size == "4k" else f" {self.page_size}"

@@ -5,7 +5,7 @@ A test names its route with a marker, the guest first and then the hosts, home i
 
     @pytest.mark.route("linux-x86_64", "x86_64", "ppc64le:64k", "x86_64")
 
-With stock=True all of them run the unpatched QEMU.  What the chosen tests need is built before
+With stock=True all of them run the unpatched QEMU, with /stock behind a host that one alone.  What the chosen tests need is built before
 the first one starts, where its progress can be seen.  A guest is booted once per session and
 home, and thawed for each test; docs/testing.rst tells more.
 """
@@ -92,7 +92,8 @@ def _needs(items: list[pytest.Item]) -> tuple[dict[Place, set[str]], set[str]]:
     for item in items:
         route = Route.of(item)
         if route and not item.get_closest_marker("skip"):
-            guests.add(route.guest)
+            if not route.guest.startswith("board-"):    # a board has no guest to build
+                guests.add(route.guest)
             for stop in route.stops:
                 base = Place(stop.arch, stock=stop.stock)
                 wanted.setdefault(base, set()).add(places.target(route.guest))
