@@ -70,9 +70,10 @@ def _listen(destination: Machine, transport: str) -> str:
     raise MigrationFailed(f"{destination.name} listens nowhere")
 
 
-def _set_up(machine: Machine, parameters: dict[str, Any]) -> None:
-    machine.qmp.execute("migrate-set-capabilities",
-                        {"capabilities": [{"capability": "events", "state": True}]})
+def _set_up(machine: Machine, parameters: dict[str, Any], *, mapped_ram: bool = False) -> None:
+    machine.qmp.execute("migrate-set-capabilities", {"capabilities": [
+        {"capability": "events", "state": True},
+        {"capability": "mapped-ram", "state": mapped_ram}]})
     if parameters:
         machine.qmp.execute("migrate-set-parameters", parameters)
 
@@ -162,11 +163,11 @@ def _call_once(machine: Machine, function: Callable[[], None]) -> None:
     machine.qmp.listen(listener)
 
 
-def save(machine: Machine, path: Path, timeout: float = 120) -> None:
-    """Write the guest's state to a file and leave it paused."""
+def save(machine: Machine, path: Path, timeout: float = 120, *, mapped_ram: bool = False) -> None:
+    """Write the guest's state to a file and leave it paused; MAPPED_RAM: each page in its place."""
     since = machine.qmp.mark()
     try:
-        _set_up(machine, {"max-bandwidth": 0})
+        _set_up(machine, {"max-bandwidth": 0}, mapped_ram=mapped_ram)
         machine.qmp.execute("migrate", {"uri": f"file:{path}"})
         status = _wait_end(machine, since, Deadline(timeout, f"{machine.name}: saving"), None)
     except (QmpError, Lost, TooLate) as error:
@@ -175,11 +176,11 @@ def save(machine: Machine, path: Path, timeout: float = 120) -> None:
         raise MigrationFailed(f"{machine.name}: saving {status}\n{_explain(machine, None)}")
 
 
-def load(machine: Machine, path: Path, timeout: float = 120) -> None:
+def load(machine: Machine, path: Path, timeout: float = 120, *, mapped_ram: bool = False) -> None:
     """Have a machine that waits read its state from a file; it then runs if it ran before."""
     since = machine.qmp.mark()
     try:
-        _set_up(machine, {})
+        _set_up(machine, {}, mapped_ram=mapped_ram)
         machine.qmp.execute("migrate-incoming", {"uri": f"file:{path}"})
         status = machine.qmp.wait_event("MIGRATION", _end, since=since, timeout=timeout)
     except (Lost, TooLate) as error:

@@ -13,3 +13,8 @@ void bare_put(char c)
     }
     uart[DATA] = (unsigned char)c;
 }
+
+unsigned long bare_check(void)
+{
+    return 0;
+}

@@ -15,6 +15,9 @@ extern const char bare_name[];
 #endif
 void bare_put(char c);
 
+/* Check what the processor holds for the guest; return how much of it is wrong. */
+unsigned long bare_check(void);
+
 void bare_main(void) __attribute__((noreturn));
 
 #endif

@@ -79,7 +79,7 @@ void bare_main(void)
     put_string("\n");
     write_pass(0);
     for (unsigned long pass = 1;; pass++) {
-        unsigned long wrong = rewrite_pass(pass);
+        unsigned long wrong = rewrite_pass(pass) + bare_check();
         wrong_total += wrong;
         bare_put(wrong ? '!' : '.');
         if (pass % LINE == 0) {

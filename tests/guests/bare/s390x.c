@@ -76,3 +76,8 @@ void bare_put(char c)
     block.data.data[0] = c;
     service_call(WRITE_EVENT_DATA);
 }
+
+unsigned long bare_check(void)
+{
+    return 0;
+}
