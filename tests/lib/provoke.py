@@ -258,7 +258,8 @@ class Case:
 
 
 def _device(name: str, **options: str) -> tuple[str, ...]:
-    return ("-device", ",".join([name, f"addr={SLOT}", *(f"{k}={v}" for k, v in options.items())]))
+    words = [name, f"addr={SLOT}", *(f"{k}={v}" for k, v in options.items())]
+    return ("-device", ",".join(words))
 
 
 CASES = (

@@ -30,12 +30,6 @@ class Device:
     data: bytes
     fields: tuple[tuple[str, int, int], ...] = field(repr=False)    # path, offset, size
 
-    def field_at(self, offset: int) -> str:
-        for path, start, size in self.fields:
-            if start <= offset < start + size:
-                return path
-        return f"byte {offset}"
-
     def value(self, path: str) -> bytes:
         """Return the bytes of the field whose path ends so."""
         for found, start, size in self.fields:

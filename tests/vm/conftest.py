@@ -5,9 +5,10 @@ A test names its route with a marker, the guest first and then the hosts, home i
 
     @pytest.mark.route("linux-x86_64", "x86_64", "ppc64le:64k", "x86_64")
 
-With stock=True all of them run the unpatched QEMU, with /stock behind a host that one alone.  What the chosen tests need is built before
-the first one starts, where its progress can be seen.  A guest is booted once per session and
-home, and thawed for each test; docs/testing.rst tells more.
+With stock=True all of them run the unpatched QEMU, with /stock behind a host that one alone.  A
+guest whose name begins with board- is none: the test makes its own board (tests/lib/bench.py).
+What the chosen tests need is built before the first one starts, where its progress can be seen.
+A guest is booted once per session and home, and thawed for each test; docs/testing.rst tells more.
 """
 
 import os
