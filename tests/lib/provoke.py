@@ -236,9 +236,9 @@ def usb_storage(bench: Bench) -> None:
 
 
 def _bad_disk(device: str) -> tuple[str, ...]:
-    return ("-blockdev", "null-co,node-name=plain,size=1048576,read-zeroes=on", "-blockdev",
-            "blkdebug,node-name=disk,image=plain,inject-error.0.event=none,inject-error.0.iotype=read,"
-            "inject-error.0.errno=5", "-device", device)
+    return ("-blockdev", "null-co,node-name=plain,size=1048576,read-zeroes=on",
+            "-blockdev", "blkdebug,node-name=disk,image=plain,inject-error.0.event=none,"
+            "inject-error.0.iotype=read,inject-error.0.errno=5", "-device", device)
 
 
 def good_disk(devices: tuple[str, ...]) -> tuple[str, ...]:
