@@ -189,6 +189,7 @@ PFLASH = ("-blockdev", "null-co,node-name=flash,size=131072,read-zeroes=on",
 MACHINES = (
     Board("pc", "x86_64", "pc-i440fx-10.0"),
     Board("q35", "x86_64", "pc-q35-10.0,pflash0=flash", PFLASH),
+    Board("display", "x86_64", "pc-i440fx-10.0", ("-device", "vmware-svga,romfile=")),
     Board("microvm", "x86_64", "microvm,acpi=on"),
     Board("xics", "ppc64", "pseries-10.0,x-vof=on,ic-mode=xics", ("-cpu", "POWER9"), "256M"),
     Board("xive", "ppc64", "pseries-10.0,x-vof=on,ic-mode=xive", ("-cpu", "POWER9"), "256M"),
@@ -228,6 +229,8 @@ def test_same_machine_with_large_pages(what: Board, save: Save) -> None:
 
 @_on(LITTLE, f"{LITTLE}/stock")
 def test_same_machine_as_stock(what: Board, save: Save) -> None:
+    if what.name == "display":
+        pytest.skip("the unpatched QEMU sends memory it never set in this device")
     check_same(what, save, LITTLE, f"{LITTLE}/stock")
 
 

@@ -46,7 +46,7 @@ def wrong_per_pass(machine: Machine) -> float:
     counts = []
     for _ in range(3):
         mark = machine.console.mark()
-        found = machine.console.wait_line(r"pass (\d+) bad (\d+)", since=mark, timeout=60)
+        found = machine.console.wait_line(r"pass (\d+) bad (\d+)", since=mark, timeout=120)
         counts.append((int(found.group(1)), int(found.group(2))))
     (first, bad), (last, worse) = counts[0], counts[-1]
     return (worse - bad) / (last - first)
