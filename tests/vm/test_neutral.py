@@ -273,7 +273,8 @@ def test_defaults(place: str, folder: Path) -> None:
 def test_stock_defaults_follow_the_host(folder: Path) -> None:
     place = Place(BIG, stock=True)
     assert asked(place, GRANULE, folder / "a", "/machine/peripheral/one", "granule") == "host"
-    Bench(place, DIMM, folder / "b").stop()
+    with Bench(place, DIMM, folder / "b") as machine:
+        assert machine.qmp.execute("query-memory-devices")
 
 
 # What is refused, and what starts
@@ -308,7 +309,8 @@ def pvh(folder: Path) -> Board:
 @pytest.mark.route("board-x86_64", LITTLE, BIG)
 def test_pvh_kernel_starts(folder: Path) -> None:
     for place in places(LITTLE, BIG):
-        Bench(place, pvh(folder), folder / place.arch).stop()
+        with Bench(place, pvh(folder), folder / place.arch) as machine:
+            assert machine.qtest.read(0x100000, 1) == b"\xf4"      # the loader has put it there
 
 
 @pytest.mark.route("board-x86_64", BIG, stock=True)
