@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vm/fail.h"
+
+/* clang-format off */
+G_DEFINE_QUARK(qs-vm-error-quark, qs_vm_error)
+/* clang-format on */
+
+bool qs_fail(GError **error, QsVmError code, const char *state, const char *hint,
+             const char *format, ...)
+{
+    g_autofree char *what = NULL;
+    va_list list;
+
+    va_start(list, format);
+    what = g_strdup_vprintf(format, list);
+    va_end(list);
+    g_set_error(error, QS_VM_ERROR, (int)code, "%s%s%s%s%s", what, state != NULL ? "; state: " : "",
+                state != NULL ? state : "", hint != NULL ? "; hint: " : "",
+                hint != NULL ? hint : "");
+    return false;
+}
+
+bool qs_fail_errno(GError **error, int number, const char *format, ...)
+{
+    g_autofree char *what = NULL;
+    va_list list;
+
+    va_start(list, format);
+    what = g_strdup_vprintf(format, list);
+    va_end(list);
+    return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "%s: %s", what, g_strerror(number));
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Starting QEMU. Its sockets listen before it exists, so connecting never waits for a file to
+ * appear: the greeting comes, or the connection ends with the process.
+ */
+#include "vm/args.h"
+#include "vm/run.h"
+#include "vm/vm.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* On an emulated host that is busy. */
+#define START_TIMEOUT_MS 120000
+#define LOG_SHOWN 600
+
+typedef struct Start {
+    QsVm *vm;
+    char *qemu;
+    int alive;
+    QsArgsSockets sockets;
+    QsProcess process;
+} Start;
+
+static void close_ours(Start *s)
+{
+    int *fds[] = { &s->alive, &s->sockets.monitor, &s->sockets.query, &s->sockets.console };
+
+    for (guint i = 0; i < G_N_ELEMENTS(fds); i++) {
+        if (*fds[i] >= 0) {
+            close(*fds[i]);
+            *fds[i] = -1;
+        }
+    }
+}
+
+static bool prepare(Start *s, GError **error)
+{
+    g_autofree char *alive = qs_vm_run_file(s->vm, "alive");
+    g_autofree char *live = qs_vm_run_file(s->vm, "live.conf");
+    const char *run = qs_vm_run_folder(s->vm);
+
+    qs_run_sweep(run, "lock");
+    switch (qs_run_hold(alive, &s->alive, error)) {
+    case QS_RUN_HELD: break;
+    case QS_RUN_BUSY:
+        return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it runs here", NULL, "\"%s\" runs already",
+                       qs_vm_name(s->vm));
+    default: return false;
+    }
+    if ((s->sockets.monitor = qs_run_listen(run, "monitor", error)) < 0 ||
+        (s->sockets.query = qs_run_listen(run, "query", error)) < 0 ||
+        (s->sockets.console = qs_run_listen(run, "console", error)) < 0) {
+        return false;
+    }
+    return qs_def_save(qs_vm_def(s->vm), live, error);
+}
+
+static bool spawn(Start *s, bool sandbox, bool incoming, GError **error)
+{
+    g_autofree char *log = qs_vm_run_file(s->vm, "log");
+    g_autofree char *record = qs_vm_run_file(s->vm, "process");
+    g_auto(GStrv) argv =
+        qs_args_build(qs_vm_def(s->vm), qs_vm_name(s->vm), s->qemu, &s->sockets, sandbox, incoming);
+    int fds[] = { s->alive, s->sockets.monitor, s->sockets.query, s->sockets.console };
+    bool done = qs_process_spawn(argv, fds, G_N_ELEMENTS(fds), log, record, &s->process, error);
+
+    close_ours(s);
+    return done;
+}
+
+/* The end of what QEMU wrote, on one line. */
+static char *read_log(const QsVm *vm)
+{
+    g_autofree char *path = qs_vm_run_file(vm, "log");
+    g_autofree char *text = NULL;
+    g_autofree char *valid = NULL;
+    gsize size = 0;
+
+    if (!g_file_get_contents(path, &text, &size, NULL) || size == 0) {
+        return g_strdup("it wrote nothing");
+    }
+    valid = g_utf8_make_valid(text + (size > LOG_SHOWN ? size - LOG_SHOWN : 0), -1);
+    g_strdelimit(g_strstrip(valid), "\n\r\t\033", ' ');
+    return g_steal_pointer(&valid);
+}
+
+/* Ends the child that we started, if it has not ended; nobody else waits for it. */
+static void reap(Start *s)
+{
+    int pidfd = qs_process_pin(&s->process);
+
+    if (pidfd >= 0) {
+        qs_process_signal(pidfd, SIGKILL);
+        close(pidfd);
+    }
+    waitpid(s->process.pid, NULL, 0);
+}
+
+static bool greet(Start *s, GCancellable *cancellable, GError **error)
+{
+    g_autoptr(GError) own = NULL;
+    g_autoptr(QsQmp) qmp = qs_vm_monitor(s->vm, START_TIMEOUT_MS, cancellable, &own);
+    g_autofree char *log = NULL;
+
+    if (qmp != NULL) {
+        return true;
+    }
+    reap(s);
+    log = read_log(s->vm);
+    if (g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED)) {
+        return qs_fail(error, QS_VM_ERROR_CANCELLED, "stopped", NULL, "the start was interrupted");
+    }
+    return qs_fail(error, QS_VM_ERROR_FAILED, "stopped", NULL, "QEMU did not start: %s", log);
+}
+
+static bool try_launch(Start *s, bool sandbox, bool incoming, GCancellable *cancellable,
+                       GError **error)
+{
+    bool done =
+        prepare(s, error) && spawn(s, sandbox, incoming, error) && greet(s, cancellable, error);
+
+    close_ours(s);
+    if (!done) {
+        qs_run_sweep(qs_vm_run_folder(s->vm), "lock");
+    }
+    return done;
+}
+
+/* QEMU may be built without it, and a kernel, or an emulator in its place, may lack it. */
+static bool is_about_sandbox(const GError *error)
+{
+    return strstr(error->message, "sandbox") != NULL || strstr(error->message, "seccomp") != NULL;
+}
+
+bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_no_sandbox,
+                  GError **error)
+{
+    const QsDef *def = qs_vm_def(vm);
+    Start s = { .vm = vm, .alive = -1, .sockets = { -1, -1, -1 } };
+    g_autofree char *qemu = NULL;
+    g_autoptr(GError) own = NULL;
+    bool sandbox = !g_str_equal(def->sandbox, "off");
+
+    if (qs_vm_is_alive(vm)) {
+        return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it runs here", NULL, "\"%s\" runs already",
+                       qs_vm_name(vm));
+    }
+    if (!qs_def_check_files(def, error) || (qemu = qs_args_find_qemu(def->guest, error)) == NULL) {
+        return false;
+    }
+    s.qemu = qemu;
+    *ret_no_sandbox = false;
+    if (try_launch(&s, sandbox, incoming, cancellable, &own)) {
+        return true;
+    }
+    if (g_str_equal(def->sandbox, "auto") && is_about_sandbox(own)) {
+        *ret_no_sandbox = true;
+        return try_launch(&s, false, incoming, cancellable, error);
+    }
+    g_propagate_error(error, g_steal_pointer(&own));
+    return false;
+}
+
+bool qs_vm_continue(QsVm *vm, GCancellable *cancellable, GError **error)
+{
+    g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, START_TIMEOUT_MS, cancellable, error);
+    g_autoptr(JsonNode) done = NULL;
+
+    if (qmp == NULL) {
+        return false;
+    }
+    done = qs_qmp_execute(qmp, "cont", NULL, qs_qmp_deadline(START_TIMEOUT_MS), cancellable, error);
+    return done != NULL;
+}
