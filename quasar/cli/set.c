@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cli.h"
+
+#include <string.h>
+
+/* What is only right for what it was found out for goes with it. */
+static void forget_derived(QsDef *def, const char *key, GError **error)
+{
+    if (g_str_equal(key, "image")) {
+        qs_def_set(def, "image-format", "", error);
+    } else if (g_str_equal(key, "guest")) {
+        qs_def_set(def, "machine", "", error);
+        qs_def_set(def, "cpu", "", error);
+        qs_def_set(def, "firmware", "", error);
+    }
+}
+
+static bool assign(QsDef *def, const char *word, GError **error)
+{
+    const char *equals = strchr(word, '=');
+    g_autofree char *key = equals == NULL ? NULL : g_strndup(word, (gsize)(equals - word));
+
+    if (key == NULL) {
+        return qs_fail(error, QS_VM_ERROR_USAGE, NULL, "quasar-run set web memory=1G",
+                       "\"%.40s\" is not KEY=VALUE", word);
+    }
+    if (!qs_def_set(def, key, equals + 1, error)) {
+        return false;
+    }
+    forget_derived(def, key, NULL);
+    return true;
+}
+
+static bool run(QsCli *cli, char **words, GError **error)
+{
+    g_autoptr(QsVm) vm = qs_vm_open(cli->store, words[0], error);
+
+    if (vm == NULL || !qs_vm_lock(vm, "set", error)) {
+        return false;
+    }
+    for (guint i = 1; words[i] != NULL; i++) {
+        if (!assign(qs_vm_def(vm), words[i], error)) {
+            return false;
+        }
+    }
+    if (!qs_def_complete(qs_vm_def(vm), words[0], error) ||
+        !qs_def_check_files(qs_vm_def(vm), error) || !qs_vm_save(vm, error)) {
+        return false;
+    }
+    if (qs_vm_is_alive(vm)) {
+        qs_cli_say(cli, "note: %s runs as it was started; the next start takes this up", words[0]);
+    }
+    return true;
+}
+
+const QsVerb qs_verb_set = {
+    .name = "set",
+    .arguments = "NAME KEY=VALUE...",
+    .summary = "change a VM's definition",
+    .description = "All assignments are made, or none. An empty value takes a key away, or back to "
+                   "what a new VM has. A VM that runs goes on as it is until its next start.",
+    .examples = "set web memory=2G cpus=2\nset web 'forward=2222:22;8080:80'\nset web iso=",
+    .least = 2,
+    .most = 64,
+    .words = { QS_WORD_VM, QS_WORD_ASSIGNMENT },
+    .run = run,
+};
