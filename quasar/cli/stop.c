@@ -44,7 +44,7 @@ static bool run(QsCli *cli, char **words, GError **error)
     }
     if (!qs_vm_is_alive(vm)) {
         qs_cli_say(cli, "%s is stopped already", words[0]);
-        return true;
+        return qs_vm_kill(vm, error);
     }
     if (force ? !qs_vm_kill(vm, error) : !qs_vm_power_off(vm, seconds, cli->cancellable, error)) {
         return false;

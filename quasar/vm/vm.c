@@ -339,8 +339,12 @@ bool qs_vm_kill(QsVm *vm, GError **error)
     int pidfd = pin(vm, &process);
     bool ended;
 
+    if (pidfd < 0 && qs_vm_is_alive(vm)) {
+        return fail_unknown_process(vm, error);
+    }
     if (pidfd < 0) {
-        return !qs_vm_is_alive(vm) || fail_unknown_process(vm, error);
+        qs_run_sweep(vm->run, LOCK);
+        return true;
     }
     /* Asked first, QEMU writes what it has in its caches. */
     qmp = qs_vm_monitor(vm, 3000, NULL, NULL);

@@ -65,7 +65,7 @@ bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_
 bool qs_vm_continue(QsVm *vm, GCancellable *cancellable, GError **error);
 /* Needs the lock. Asks the guest to power off and waits; QEMU stays when it does not. */
 bool qs_vm_power_off(QsVm *vm, guint timeout_s, GCancellable *cancellable, GError **error);
-/* Needs the lock. Ends QEMU whatever the guest does. */
+/* Needs the lock. Ends QEMU whatever the guest does, and sweeps up after one that has ended. */
 bool qs_vm_kill(QsVm *vm, GError **error);
 
 /* A connected socket of the run folder. */

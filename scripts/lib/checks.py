@@ -63,8 +63,8 @@ def _meson_test(run: Run, name: str, arch: arches.Arch, options: list[str]) -> N
     shutil.rmtree(build, ignore_errors=True)
     relay = "enabled" if arch.debian else "disabled"
     if not arch.debian:
-        run.tally.skip(f"{name}: the relay",
-                       f"the libraries it needs are not built for {arch.name}")
+        run.tally.skip(f"{name}: the relay and the launcher",
+                       f"the libraries they need are not built for {arch.name}")
     own.setup(arch, build, ["-Dqemu=false", f"-Drelay={relay}", *options])
     environment = meson.build_environment(TOP) | {
         "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0", "UBSAN_OPTIONS":
@@ -135,6 +135,18 @@ def check_relay(run: Run) -> None:
             QUASAR_TEST_QEMU=str(host.bin() / "qemu-system-x86_64"))
 
 
+def check_run(run: Run) -> None:
+    """The launcher with the fork's QEMU and small guests."""
+    host = hosts.Host("x86_64")
+    host.build(list(arches.GUESTS))
+    build = TOP / "build" / "run"
+    shutil.rmtree(build, ignore_errors=True)
+    own.setup(host.kind, build, ["-Dqemu=false", "-Dtests=false", "-Dlauncher=enabled"])
+    say.run(["ninja", "-C", build], env=meson.build_environment(TOP), what="building the launcher",
+            log=TOP / "build" / "run.log")
+    _pytest(run, "run", "tests/run", QUASAR_RUN=str(build / "quasar/cli/quasar-run"))
+
+
 def check_vm(run: Run) -> None:
     build_hosts(run)
     _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", f"--hosts={','.join(run.hosts)}",
@@ -153,6 +165,7 @@ SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "scripts": (check_scripts, "the scripts, the cache, the test harness itself"),
     "hosts": (check_hosts, "builds, guests, and what runs on each host"),
     "relay": (check_relay, "the network relay with real sockets"),
+    "run": (check_run, "the launcher: words, and VMs from start to end"),
     "vm": (check_vm, "real guests that move between hosts"),
     "fault": (check_fault, "kills, cuts, silence and damage in every stage of a move"),
 }
