@@ -11,127 +11,222 @@ G_DEFINE_QUARK(qs-json-error-quark, qs_json_error)
 /* No 64-bit integer and no double that is worth reading takes more. */
 #define NUMBER_MAX 40u
 
+/*
+ * The grammar, walked without building anything. json-glib is given only what passed: it is not
+ * trusted with malformed text, of which it leaks parts.
+ */
+typedef struct Walk {
+    const char *text;
+    gsize size, at;
+    guint depth, values;
+    GError **error;
+} Walk;
+
+static bool walk_value(Walk *w);
+
 static bool refuse(GError **error, QsJsonError code, gsize at, const char *what)
 {
     g_set_error(error, QS_JSON_ERROR, code, "%s at byte %" G_GSIZE_FORMAT, what, at);
     return false;
 }
 
-static bool walk_string(const char *text, gsize size, gsize *at, GError **error)
+static bool syntax(const Walk *w, const char *what)
 {
-    for (gsize i = *at + 1; i < size; i++) {
-        if (text[i] == '"') {
-            *at = i + 1;
-            return true;
-        }
-        if ((guchar)text[i] < 0x20) {
-            return refuse(error, QS_JSON_ERROR_SYNTAX, i, "a control character in a string");
-        }
-        if (text[i] == '\\') {
-            i++;
-        }
-    }
-    return refuse(error, QS_JSON_ERROR_SYNTAX, *at, "a string without an end");
+    return refuse(w->error, QS_JSON_ERROR_SYNTAX, w->at, what);
 }
 
-static bool walk_number(const char *text, gsize size, gsize *at, GError **error)
+static bool limit(const Walk *w, const char *what)
+{
+    return refuse(w->error, QS_JSON_ERROR_LIMIT, w->at, what);
+}
+
+/* The next byte that means something; NUL at the end, since the text holds none. */
+static char peek(Walk *w)
+{
+    while (w->at < w->size && strchr(" \t\r\n", w->text[w->at]) != NULL) {
+        w->at++;
+    }
+    return w->at < w->size ? w->text[w->at] : '\0';
+}
+
+static bool walk_escape(Walk *w)
+{
+    char c = w->at < w->size ? w->text[w->at++] : '\0';
+
+    if (c == 'u') {
+        for (guint i = 0; i < 4; i++, w->at++) {
+            if (w->at >= w->size || !g_ascii_isxdigit(w->text[w->at])) {
+                return syntax(w, "a malformed escape");
+            }
+        }
+        return true;
+    }
+    return (c != '\0' && strchr("\"\\/bfnrt", c) != NULL) || syntax(w, "a malformed escape");
+}
+
+static bool walk_string(Walk *w)
+{
+    for (w->at++; w->at < w->size;) {
+        char c = w->text[w->at++];
+
+        if (c == '"') {
+            return true;
+        }
+        if ((guchar)c < 0x20) {
+            return syntax(w, "a control character in a string");
+        }
+        if (c == '\\' && !walk_escape(w)) {
+            return false;
+        }
+    }
+    return syntax(w, "a string without an end");
+}
+
+/* -?digits[.digits][e[+-]digits], without a zero in front, as json-glib would read it as octal. */
+static bool is_number(const char *number, bool *ret_whole)
+{
+    const char *at = number + (*number == '-');
+    const char *digits = at;
+
+    while (g_ascii_isdigit(*at)) {
+        at++;
+    }
+    if (at == digits || (*digits == '0' && at - digits > 1)) {
+        return false;
+    }
+    *ret_whole = *at == '\0';
+    if (*at == '.') {
+        digits = ++at;
+        while (g_ascii_isdigit(*at)) {
+            at++;
+        }
+        if (at == digits) {
+            return false;
+        }
+    }
+    if (*at == 'e' || *at == 'E') {
+        at += at[1] == '+' || at[1] == '-' ? 2 : 1;
+        digits = at;
+        while (g_ascii_isdigit(*at)) {
+            at++;
+        }
+        if (at == digits) {
+            return false;
+        }
+    }
+    return *at == '\0';
+}
+
+static bool walk_number(Walk *w)
 {
     char number[NUMBER_MAX + 1];
     gsize length = 0;
-    bool whole = true;
+    bool whole = false;
 
-    while (*at + length < size && text[*at + length] != '\0' &&
-           strchr("+-.eE0123456789", text[*at + length]) != NULL) {
+    while (w->at + length < w->size && strchr("+-.eE0123456789", w->text[w->at + length]) != NULL) {
         if (length == NUMBER_MAX) {
-            return refuse(error, QS_JSON_ERROR_LIMIT, *at, "a number too long");
+            return limit(w, "a number too long");
         }
-        whole = whole && strchr(".eE", text[*at + length]) == NULL;
-        number[length] = text[*at + length];
+        number[length] = w->text[w->at + length];
         length++;
     }
     number[length] = '\0';
-    /* json-glib would read 010 as eight. */
-    if (!g_ascii_isdigit(number[length - 1]) ||
-        (number[number[0] == '-'] == '0' && g_ascii_isdigit(number[1 + (number[0] == '-')]))) {
-        return refuse(error, QS_JSON_ERROR_SYNTAX, *at, "a malformed number");
+    if (!is_number(number, &whole)) {
+        return syntax(w, "a malformed number");
     }
     errno = 0;
-    if (whole) {
-        char *end;
-
-        if (number[0] == '-') {
-            g_ascii_strtoll(number, &end, 10);
-        } else {
-            g_ascii_strtoull(number, &end, 10);
-        }
-        if (errno != 0 || *end != '\0') {
-            return refuse(error, errno != 0 ? QS_JSON_ERROR_LIMIT : QS_JSON_ERROR_SYNTAX, *at,
-                          errno != 0 ? "a number too large" : "a malformed number");
-        }
+    if (whole && number[0] == '-') {
+        g_ascii_strtoll(number, NULL, 10);
+    } else if (whole) {
+        g_ascii_strtoull(number, NULL, 10);
     }
-    *at += length;
+    if (errno != 0) {
+        return limit(w, "a number too large");
+    }
+    w->at += length;
     return true;
 }
 
-static bool walk_word(const char *text, gsize size, gsize *at, GError **error)
+static bool walk_word(Walk *w)
 {
     static const char *const words[] = { "true", "false", "null" };
 
     for (guint i = 0; i < G_N_ELEMENTS(words); i++) {
         gsize length = strlen(words[i]);
 
-        if (size - *at >= length && memcmp(text + *at, words[i], length) == 0) {
-            *at += length;
+        if (w->size - w->at >= length && memcmp(w->text + w->at, words[i], length) == 0) {
+            w->at += length;
             return true;
         }
     }
-    return refuse(error, QS_JSON_ERROR_SYNTAX, *at, "something that is not JSON");
+    return syntax(w, "something that is not JSON");
 }
 
-static bool walk_value(const char *text, gsize size, gsize *at, GError **error)
+static bool walk_key(Walk *w)
 {
-    if (text[*at] == '"') {
-        return walk_string(text, size, at, error);
+    if (peek(w) != '"') {
+        return syntax(w, "a malformed member");
     }
-    if (text[*at] == '-' || g_ascii_isdigit(text[*at])) {
-        return walk_number(text, size, at, error);
+    if (!walk_string(w)) {
+        return false;
     }
-    return walk_word(text, size, at, error);
+    if (peek(w) != ':') {
+        return syntax(w, "a malformed member");
+    }
+    w->at++;
+    return true;
 }
 
-/* The limits alone; whether brackets and commas are in place is json-glib's to say. */
+/* An array or an object, from its opening bracket on. */
+static bool walk_container(Walk *w, char end)
+{
+    if (++w->depth > QS_JSON_DEPTH_MAX) {
+        return limit(w, "too deep a nesting");
+    }
+    w->at++;
+    if (peek(w) != end) {
+        for (;;) {
+            if ((end == '}' && !walk_key(w)) || !walk_value(w)) {
+                return false;
+            }
+            if (peek(w) != ',') {
+                break;
+            }
+            w->at++;
+        }
+    }
+    if (peek(w) != end) {
+        return syntax(w, "an end that is missing");
+    }
+    w->at++;
+    w->depth--;
+    return true;
+}
+
+static bool walk_value(Walk *w)
+{
+    char c = peek(w);
+
+    if (++w->values > QS_JSON_VALUES_MAX) {
+        return limit(w, "too many values");
+    }
+    if (c == '{' || c == '[') {
+        return walk_container(w, c == '{' ? '}' : ']');
+    }
+    if (c == '"') {
+        return walk_string(w);
+    }
+    return c == '-' || g_ascii_isdigit(c) ? walk_number(w) : walk_word(w);
+}
+
 static bool walk(const char *text, gsize size, GError **error)
 {
-    guint depth = 0, values = 0;
-    gsize at = 0;
+    Walk w = { .text = text, .size = size, .error = error };
 
-    while (at < size) {
-        char c = text[at];
-
-        if (c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == ',' || c == ':') {
-            at++;
-            continue;
-        }
-        if (c == ']' || c == '}') {
-            if (depth-- == 0) {
-                return refuse(error, QS_JSON_ERROR_SYNTAX, at, "a bracket too many");
-            }
-            at++;
-            continue;
-        }
-        if (++values > QS_JSON_VALUES_MAX) {
-            return refuse(error, QS_JSON_ERROR_LIMIT, at, "too many values");
-        }
-        if (c == '[' || c == '{') {
-            if (++depth > QS_JSON_DEPTH_MAX) {
-                return refuse(error, QS_JSON_ERROR_LIMIT, at, "too deep a nesting");
-            }
-            at++;
-        } else if (!walk_value(text, size, &at, error)) {
-            return false;
-        }
+    if (peek(&w) != '{') {
+        return syntax(&w, "no object");
     }
-    return depth == 0 || refuse(error, QS_JSON_ERROR_SYNTAX, at, "an end too early");
+    return walk_value(&w) && (peek(&w) == '\0' || syntax(&w, "something behind the object"));
 }
 
 JsonObject *qs_json_parse_object(const char *text, gsize size, GError **error)

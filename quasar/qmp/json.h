@@ -3,10 +3,10 @@
  * JSON from a peer: bounded before json-glib sees it, and read through checked accessors.
  *
  * json-glib's parser recurses, takes some 100 bytes a value, reads more than JSON (comments, two
- * kinds of quotes), and folds integers it cannot hold into others. So the text is walked once
- * beforehand: what is not strict JSON outside of strings, nests too deep, holds too many values, or
- * a number beyond 64 bits, is refused. An unsigned number above G_MAXINT64 arrives as a negative
- * one; qs_json_get_u64() refuses it, since it cannot tell which it was.
+ * kinds of quotes), leaks some of what is malformed, and folds integers it cannot hold into others.
+ * So the text is walked once beforehand: what is not strict JSON, nests too deep, holds too many
+ * values, or a number beyond 64 bits, is refused. An unsigned number above G_MAXINT64 arrives as a
+ * negative one; qs_json_get_u64() refuses it, since it cannot tell which it was.
  */
 #ifndef QS_QMP_JSON_H
 #define QS_QMP_JSON_H

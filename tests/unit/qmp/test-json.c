@@ -21,6 +21,17 @@ static const Case cases[] = {
     { "cut-short", "{\"a\": [1", QS_JSON_ERROR_SYNTAX },
     { "cut-in-string", "{\"a", QS_JSON_ERROR_SYNTAX },
     { "cut-in-escape", "{\"a\\", QS_JSON_ERROR_SYNTAX },
+    { "comma-too-many", "{\"a\": [1,]}", QS_JSON_ERROR_SYNTAX },
+    { "comma-missing", "{\"a\": 1 \"b\": 2}", QS_JSON_ERROR_SYNTAX },
+    { "crossed-brackets", "{\"a\": [}]", QS_JSON_ERROR_SYNTAX },
+    { "two-objects", "{}{}", QS_JSON_ERROR_SYNTAX },
+    { "key-is-number", "{1: 1}", QS_JSON_ERROR_SYNTAX },
+    { "unknown-escape", "{\"a\": \"\\x\"}", QS_JSON_ERROR_SYNTAX },
+    { "cut-unicode", "{\"a\": \"\\u12\"}", QS_JSON_ERROR_SYNTAX },
+    { "fraction-empty", "{\"a\": 1.}", QS_JSON_ERROR_SYNTAX },
+    { "exponent-empty", "{\"a\": 1e+}", QS_JSON_ERROR_SYNTAX },
+    { "exponent", "{\"a\": 1E-7}", -1 },
+    { "surrogates", "{\"a\": \"\\ud83d\\ude00\"}", -1 },
     { "bracket-too-many", "{}}", QS_JSON_ERROR_SYNTAX },
     { "comment", "{/*\"*/}", QS_JSON_ERROR_SYNTAX },
     { "other-quotes", "{'a': 1}", QS_JSON_ERROR_SYNTAX },
@@ -75,8 +86,8 @@ static void test_limits(void)
         guint most;
     } limits[] = {
         { "{\"a\": ", "[", "}", QS_JSON_DEPTH_MAX - 1 },
-        /* the object, the key, the array, the last value */
-        { "{\"a\": [", "1,", "1]}", QS_JSON_VALUES_MAX - 4 },
+        /* the object, the array, the last value */
+        { "{\"a\": [", "1,", "1]}", QS_JSON_VALUES_MAX - 3 },
         { "{\"a\": \"", "x", "\"}", QS_JSON_SIZE_MAX - 9 },
     };
 
