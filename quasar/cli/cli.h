@@ -45,12 +45,17 @@ typedef struct QsVerb {
 } QsVerb;
 
 extern const QsVerb qs_verb_start, qs_verb_stop, qs_verb_list, qs_verb_show, qs_verb_console,
-    qs_verb_screenshot, qs_verb_set, qs_verb_delete, qs_verb_config, qs_verb_version,
-    qs_verb_completion, qs_verb_help;
+    qs_verb_screenshot, qs_verb_save, qs_verb_restore, qs_verb_set, qs_verb_delete, qs_verb_config,
+    qs_verb_version, qs_verb_completion, qs_verb_help;
 
 /* In the order of the help; NULL behind the last. */
 const QsVerb *qs_verb_at(guint index);
 const QsVerb *qs_verb_find(const char *name);
+/*
+ * After a launcher that died while it saved: the VM is where the decision was made, here or in the
+ * file. False without an error: there was none.
+ */
+bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error);
 /* Options that every verb takes. */
 const GOptionEntry *qs_cli_common(void);
 

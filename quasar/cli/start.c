@@ -114,8 +114,16 @@ static bool define(QsCli *cli, QsVm *vm, GError **error)
 /* What a launcher that died between launch and continue left behind. */
 static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
 {
+    g_autoptr(GError) own = NULL;
     QsVmInfo info;
 
+    if (qs_save_recover(cli, vm, &own)) {
+        return true;
+    }
+    if (own != NULL) {
+        g_propagate_error(error, g_steal_pointer(&own));
+        return false;
+    }
     qs_vm_inspect(vm, 2000, &info);
     if (!g_str_equal(info.state, "paused")) {
         g_autofree char *state = g_strdup_printf("%s here", info.state);

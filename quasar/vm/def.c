@@ -552,12 +552,23 @@ static bool load_keys(QsDef *def, GKeyFile *file, GError **error)
     return names != NULL;
 }
 
-QsDef *qs_def_load(const char *path, GError **error)
+QsDef *qs_def_parse(const char *text, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
     g_autoptr(QsDef) def = qs_def_new();
+
+    return g_key_file_load_from_data(file, text, strlen(text), G_KEY_FILE_NONE, error) &&
+                   load_keys(def, file, error)
+               ? g_steal_pointer(&def)
+               : NULL;
+}
+
+QsDef *qs_def_load(const char *path, GError **error)
+{
+    g_autofree char *text = NULL;
     g_autoptr(GError) own = NULL;
     struct stat info;
+    QsDef *def;
 
     if (stat(path, &info) < 0) {
         qs_fail_errno(error, errno, "cannot read %s", path);
@@ -567,20 +578,17 @@ QsDef *qs_def_load(const char *path, GError **error)
         qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "%s is no definition of a VM", path);
         return NULL;
     }
-    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, &own) ||
-        !load_keys(def, file, &own)) {
+    def = g_file_get_contents(path, &text, NULL, &own) ? qs_def_parse(text, &own) : NULL;
+    if (def == NULL) {
         qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "mend the file, or delete the VM", "%s: %s", path,
                 own->message);
-        return NULL;
     }
-    return g_steal_pointer(&def);
+    return def;
 }
 
-bool qs_def_save(const QsDef *def, const char *path, GError **error)
+char *qs_def_text(const QsDef *def)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
-    g_autofree char *text = NULL;
-    gsize size;
 
     for (guint i = 0; i < G_N_ELEMENTS(keys); i++) {
         g_autofree char *value = qs_def_get(def, keys[i].key);
@@ -597,8 +605,13 @@ bool qs_def_save(const QsDef *def, const char *path, GError **error)
             g_key_file_set_string(file, GROUP, keys[i].key, value);
         }
     }
-    text = g_key_file_to_data(file, &size, NULL);
-    return g_file_set_contents_full(path, text, (gssize)size,
-                                    G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE,
-                                    0600, error);
+    return g_key_file_to_data(file, NULL, NULL);
+}
+
+bool qs_def_save(const QsDef *def, const char *path, GError **error)
+{
+    g_autofree char *text = qs_def_text(def);
+
+    return g_file_set_contents_full(
+        path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0600, error);
 }

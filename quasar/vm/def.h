@@ -66,6 +66,9 @@ bool qs_def_check(const QsDef *def, GError **error);
 /* Whether the files it names are there. */
 bool qs_def_check_files(const QsDef *def, GError **error);
 
+/* The key file's text, and back. */
+char *qs_def_text(const QsDef *def);
+QsDef *qs_def_parse(const char *text, GError **error);
 QsDef *qs_def_load(const char *path, GError **error);
 bool qs_def_save(const QsDef *def, const char *path, GError **error);
 

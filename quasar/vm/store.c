@@ -12,6 +12,7 @@ struct QsStore {
     char *definitions;
     char *run;
     char *settings;
+    char *images;
 };
 
 static char *default_run(void)
@@ -35,6 +36,9 @@ QsStore *qs_store_new(const char *root)
     store->definitions = g_build_filename(config, "vms", NULL);
     store->settings = g_build_filename(config, "quasar.conf", NULL);
     store->run = absolute != NULL ? g_build_filename(absolute, "run", NULL) : default_run();
+    store->images = absolute != NULL
+                        ? g_build_filename(absolute, "images", NULL)
+                        : g_build_filename(g_get_user_data_dir(), "quasar", "images", NULL);
     return store;
 }
 
@@ -44,6 +48,7 @@ void qs_store_free(QsStore *store)
         g_free(store->definitions);
         g_free(store->run);
         g_free(store->settings);
+        g_free(store->images);
         g_free(store);
     }
 }
@@ -68,6 +73,11 @@ char *qs_store_definition(const QsStore *store, const char *name)
 char *qs_store_run_folder(const QsStore *store, const char *name)
 {
     return g_build_filename(store->run, name, NULL);
+}
+
+char *qs_store_images(const QsStore *store, const char *name)
+{
+    return g_build_filename(store->images, name, NULL);
 }
 
 static gint compare(gconstpointer a, gconstpointer b)

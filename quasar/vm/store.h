@@ -22,6 +22,8 @@ const char *qs_store_definitions(const QsStore *store);
 const char *qs_store_settings(const QsStore *store);
 char *qs_store_definition(const QsStore *store, const char *name);
 char *qs_store_run_folder(const QsStore *store, const char *name);
+/* Where images are put that nobody named a place for. */
+char *qs_store_images(const QsStore *store, const char *name);
 /* In order. A folder that is not there holds none. */
 char **qs_store_names(const QsStore *store, GError **error);
 

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cli.h"
+#include "vm/archive.h"
+#include "vm/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static char *opt_name, *opt_images, *opt_net;
+static gboolean opt_paused;
+
+static const GOptionEntry entries[] = {
+    { "name", 'n', 0, G_OPTION_ARG_STRING, &opt_name, "call it so, and not as it was", "NAME" },
+    { "images", 'i', 0, G_OPTION_ARG_FILENAME, &opt_images, "a new folder for its files", "DIR" },
+    { "net", 0, 0, G_OPTION_ARG_STRING, &opt_net, "its network on this host", "VALUE" },
+    { "paused", 'p', 0, G_OPTION_ARG_NONE, &opt_paused, "do not let it run yet", NULL },
+    G_OPTION_ENTRY_NULL,
+};
+
+static const GOptionEntry *options(void)
+{
+    return entries;
+}
+
+typedef struct Restore {
+    QsCli *cli;
+    QsVm *vm;
+    QsArchive *archive;
+    const char *file;
+    int fd;
+    char *folder; /* of the images; NULL until it was made */
+    GPtrArray *unpacked;
+    bool defined;
+} Restore;
+
+static const QsSection *find_state(const QsArchive *archive)
+{
+    for (guint i = 0; i < archive->n_sections; i++) {
+        if (g_str_equal(archive->sections[i].key, "state")) {
+            return &archive->sections[i];
+        }
+    }
+    return NULL;
+}
+
+static bool refuse(GError **error, const char *what)
+{
+    return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "this VM file is refused: %s", what);
+}
+
+static bool has_section(const QsArchive *archive, const char *key)
+{
+    for (guint i = 0; i < archive->n_sections; i++) {
+        if (g_str_equal(archive->sections[i].key, key)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * The file is a stranger's, perhaps: no path, socket or right of this host may come from it. Each
+ * file its definition names must be a section, in whose place a path of ours is put.
+ */
+static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
+{
+    const char *paths[] = { def->iso, def->kernel, def->initrd };
+    static const char *const keys[] = { "iso", "kernel", "initrd" };
+    guint images = def->image == NULL ? 0 : g_strv_length(def->image);
+    guint wanted = 1 + images;
+
+    for (guint i = 0; i < G_N_ELEMENTS(keys); i++) {
+        if ((paths[i] != NULL) != has_section(archive, keys[i])) {
+            return refuse(error, "its definition names files that are not in it");
+        }
+        wanted += paths[i] != NULL;
+    }
+    for (guint i = 0; i < images; i++) {
+        g_autofree char *key = g_strdup_printf("image%u", i);
+
+        if (!has_section(archive, key)) {
+            return refuse(error, "its definition names images that are not in it");
+        }
+    }
+    if (archive->n_sections != wanted || !has_section(archive, "state")) {
+        return refuse(error, "it holds something else than it should");
+    }
+    if (def->firmware != NULL && strchr(def->firmware, '/') != NULL) {
+        return refuse(error, "it names firmware by a path");
+    }
+    if (opt_net == NULL && g_str_has_prefix(def->net, "socket:")) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL,
+                       "--net socket:PATH names the one of this host, --net user does without",
+                       "its network was a socket of another host");
+    }
+    return qs_def_set(def, "sandbox", "auto", error) &&
+           (opt_net == NULL || qs_def_set(def, "net", opt_net, error)) && qs_def_check(def, error);
+}
+
+static bool unpack_one(Restore *r, QsDef *def, const QsSection *section, GError **error)
+{
+    g_autofree char *path = g_build_filename(r->folder, section->key, NULL);
+
+    if (!qs_archive_unpack(section, r->fd, path, r->cli->cancellable, error)) {
+        return false;
+    }
+    g_ptr_array_add(r->unpacked, g_strdup(path));
+    if (g_str_has_prefix(section->key, "image")) {
+        guint index = (guint)(section->key[5] - '0');
+
+        g_free(def->image[index]);
+        def->image[index] = g_steal_pointer(&path);
+        return true;
+    }
+    return qs_def_set(def, section->key, path, error);
+}
+
+static bool make_folder(Restore *r, GError **error)
+{
+    g_autofree char *folder = opt_images != NULL
+                                  ? g_canonicalize_filename(opt_images, NULL)
+                                  : qs_store_images(r->cli->store, qs_vm_name(r->vm));
+    g_autofree char *parent = g_path_get_dirname(folder);
+
+    if (strchr(folder, ';') != NULL) {
+        return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL, "%s must not hold ';'", folder);
+    }
+    if (g_mkdir_with_parents(parent, 0700) < 0 || g_mkdir(folder, 0700) < 0) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "--images names another folder",
+                       "cannot create %s: %s", folder, g_strerror(errno));
+    }
+    r->folder = g_steal_pointer(&folder);
+    return true;
+}
+
+static QsDef *unpack_all(Restore *r, GError **error)
+{
+    g_autoptr(GError) own = NULL;
+    g_autoptr(QsDef) def = qs_def_parse(r->archive->definition, &own);
+    const QsSection *state = find_state(r->archive);
+
+    if (def == NULL || !qs_def_check(def, &own)) {
+        qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "the VM file's definition: %s",
+                own->message);
+        return NULL;
+    }
+    if (!disarm(r->archive, def, error)) {
+        return NULL;
+    }
+    if (!qs_archive_verify(state, r->fd, r->cli->cancellable, error) || !make_folder(r, error)) {
+        return NULL;
+    }
+    for (guint i = 0; i < r->archive->n_sections; i++) {
+        const QsSection *section = &r->archive->sections[i];
+
+        if (section != state && !unpack_one(r, def, section, error)) {
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&def);
+}
+
+static bool load(Restore *r, GError **error)
+{
+    const QsSection *state = find_state(r->archive);
+    g_autoptr(GError) own = NULL;
+    bool no_sandbox = false;
+
+    if (!qs_vm_launch(r->vm, true, r->cli->cancellable, &no_sandbox, error)) {
+        return false;
+    }
+    if (no_sandbox) {
+        qs_cli_say(r->cli, "note: this host offers no seccomp; QEMU runs without its sandbox");
+    }
+    if (!qs_transfer_in(r->vm, r->file, state->offset, r->cli->cancellable, &own) ||
+        (!opt_paused && !qs_vm_continue(r->vm, r->cli->cancellable, &own))) {
+        return qs_fail(error,
+                       g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED)
+                           ? QS_VM_ERROR_CANCELLED
+                           : QS_VM_ERROR_FAILED,
+                       "only in its file", NULL, "\"%s\" was not restored: %s", qs_vm_name(r->vm),
+                       own->message);
+    }
+    return true;
+}
+
+static void undo(Restore *r)
+{
+    if (r->defined && qs_vm_kill(r->vm, NULL)) {
+        qs_vm_delete(r->vm, NULL);
+    }
+    for (guint i = 0; i < r->unpacked->len; i++) {
+        g_unlink(r->unpacked->pdata[i]);
+    }
+    if (r->folder != NULL) {
+        g_rmdir(r->folder);
+    }
+}
+
+static bool restore(Restore *r, GError **error)
+{
+    QsDef *def;
+
+    if (qs_vm_exists(r->vm)) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "--name gives it another name",
+                       "there is a VM \"%s\" already", qs_vm_name(r->vm));
+    }
+    def = unpack_all(r, error);
+    r->defined = def != NULL && qs_vm_define(r->vm, def, error);
+    if (!r->defined || !load(r, error)) {
+        undo(r);
+        return false;
+    }
+    qs_cli_say(r->cli, opt_paused ? "%s is restored and paused" : "%s runs", qs_vm_name(r->vm));
+    return true;
+}
+
+static bool run(QsCli *cli, char **words, GError **error)
+{
+    g_autofree char *file = g_canonicalize_filename(words[0], NULL);
+    g_autoptr(QsArchive) archive = NULL;
+    g_autoptr(QsVm) vm = NULL;
+    Restore r = { .cli = cli, .file = file, .fd = open(file, O_RDONLY | O_CLOEXEC) };
+    bool done;
+
+    if (r.fd < 0) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "%s: %s", file, g_strerror(errno));
+    }
+    archive = qs_archive_read(r.fd, error);
+    vm = archive == NULL
+             ? NULL
+             : qs_vm_new(cli->store, opt_name != NULL ? opt_name : archive->name, error);
+    if (vm == NULL || !qs_vm_lock(vm, "restore", error)) {
+        close(r.fd);
+        return false;
+    }
+    r.archive = archive;
+    r.vm = vm;
+    r.unpacked = g_ptr_array_new_with_free_func(g_free);
+    done = restore(&r, error);
+    g_ptr_array_unref(r.unpacked);
+    g_free(r.folder);
+    close(r.fd);
+    return done;
+}
+
+const QsVerb qs_verb_restore = {
+    .name = "restore",
+    .arguments = "FILE",
+    .summary = "continue a VM from the file that save made",
+    .description = "Its images are unpacked, each is held against its digest, and the VM goes on "
+                   "where it was saved. The file stays; continue it once only, or two VMs have "
+                   "one identity. When anything fails, nothing is left but the file.",
+    .examples = "restore web.qsvm\nrestore web.qsvm --name copy --images /srv/copy",
+    .options = options,
+    .least = 1,
+    .most = 1,
+    .words = { QS_WORD_FILE },
+    .run = run,
+};

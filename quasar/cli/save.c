@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The guest is paused, its state written, its files packed behind it, and only when the whole file
+ * is on the disk does QEMU end. Whatever fails before that, the guest goes on here as it was.
+ *
+ * The rename is the decision: with it the VM is in the file, before it it is here. The run folder's
+ * `saving` names the file while this goes on, so that whoever comes after a crash can tell.
+ */
+#include "cli/cli.h"
+#include "vm/archive.h"
+#include "vm/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ANSWER_MS 60000
+#define MARK "saving"
+
+typedef struct Save {
+    QsCli *cli;
+    QsVm *vm;
+    QsDef *def; /* as it was started */
+    QsArchive *archive;
+    char *partial;
+    bool was_running;
+    bool stopped; /* by us */
+} Save;
+
+static bool mark(QsVm *vm, const char *file, GError **error)
+{
+    g_autofree char *path = qs_vm_run_file(vm, MARK);
+
+    if (file == NULL) {
+        g_unlink(path);
+        return true;
+    }
+    return g_file_set_contents(path, file, -1, error);
+}
+
+/* What a qcow2 image needs besides itself cannot be packed. */
+static bool check_alone(const char *path, GError **error)
+{
+    guint8 head[80] = { 0 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : pread(fd, head, sizeof(head), 0);
+    bool backing = false, outside = false;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (n >= 16) {
+        for (guint i = 8; i < 16; i++) {
+            backing = backing || head[i] != 0;
+        }
+    }
+    /* The third incompatible feature, of version 3. */
+    outside = n == sizeof(head) && head[7] >= 3 && (head[79] & 4) != 0;
+    return (!backing && !outside) || qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here",
+                                             "qemu-img convert makes one file of it",
+                                             "image %s needs another file besides", path);
+}
+
+static bool check_images(const QsDef *def, GError **error)
+{
+    for (guint i = 0; def->image != NULL && def->image[i] != NULL; i++) {
+        if (g_str_equal(def->image_format[i], "qcow2") && !check_alone(def->image[i], error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_target(const char *file, GError **error)
+{
+    return !g_file_test(file, G_FILE_TEST_EXISTS) ||
+           qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", "choose another name, or remove it",
+                   "%s exists", file);
+}
+
+static bool ask(Save *s, const char *command, GError **error)
+{
+    g_autoptr(QsQmp) qmp = qs_vm_monitor(s->vm, ANSWER_MS, NULL, error);
+    g_autoptr(JsonNode) done =
+        qmp == NULL ? NULL
+                    : qs_qmp_execute(qmp, command, NULL, qs_qmp_deadline(ANSWER_MS), NULL, error);
+
+    return done != NULL;
+}
+
+static bool pause_guest(Save *s, GError **error)
+{
+    QsVmInfo info;
+
+    qs_vm_inspect(s->vm, ANSWER_MS, &info);
+    s->was_running = g_str_equal(info.state, "running");
+    if (!s->was_running && !g_str_equal(info.state, "paused")) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, info.state, NULL, "\"%s\" cannot be saved now",
+                       qs_vm_name(s->vm));
+    }
+    s->stopped = true;
+    return ask(s, "stop", error);
+}
+
+static bool pack(Save *s, int fd, const char *key, const char *path, GError **error)
+{
+    return path == NULL || *path != '/' ||
+           qs_archive_pack(s->archive, fd, key, path, s->cli->cancellable, error);
+}
+
+static bool pack_all(Save *s, int fd, GError **error)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) < 0 || info.st_size <= (off_t)QS_ARCHIVE_START) {
+        return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "QEMU wrote no state");
+    }
+    if (!qs_archive_note(s->archive, fd, "state", (guint64)info.st_size - QS_ARCHIVE_START,
+                         s->cli->cancellable, error)) {
+        return false;
+    }
+    for (guint i = 0; s->def->image != NULL && s->def->image[i] != NULL; i++) {
+        g_autofree char *key = g_strdup_printf("image%u", i);
+
+        if (!pack(s, fd, key, s->def->image[i], error)) {
+            return false;
+        }
+    }
+    return pack(s, fd, "iso", s->def->iso, error) && pack(s, fd, "kernel", s->def->kernel, error) &&
+           pack(s, fd, "initrd", s->def->initrd, error) && qs_archive_finish(s->archive, fd, error);
+}
+
+static bool write_file(Save *s, const char *file, GError **error)
+{
+    int fd;
+    bool done;
+
+    if (!qs_transfer_out(s->vm, s->partial, QS_ARCHIVE_START, s->cli->cancellable, error)) {
+        return false;
+    }
+    fd = open(s->partial, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return qs_fail_errno(error, errno, "cannot open %s", s->partial);
+    }
+    done = pack_all(s, fd, error);
+    close(fd);
+    if (done && g_rename(s->partial, file) < 0) {
+        done = qs_fail_errno(error, errno, "cannot rename %s", s->partial);
+    }
+    return done;
+}
+
+/* The guest goes on; the failure says so. */
+static bool go_on(Save *s, GError *failure, GError **error)
+{
+    g_autoptr(GError) own = failure;
+    bool cancelled = g_error_matches(own, QS_VM_ERROR, QS_VM_ERROR_CANCELLED) ||
+                     g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED);
+    bool back = !s->stopped || !s->was_running || ask(s, "cont", NULL);
+
+    g_unlink(s->partial);
+    mark(s->vm, NULL, NULL);
+    if (!back) {
+        return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or ended",
+                       "quasar-run show tells which", "\"%s\" was not saved: %s", qs_vm_name(s->vm),
+                       own->message);
+    }
+    if (!s->stopped) {
+        g_propagate_error(error, g_steal_pointer(&own));
+        return false;
+    }
+    return qs_fail(error, cancelled ? QS_VM_ERROR_CANCELLED : QS_VM_ERROR_RUNS_HERE,
+                   s->was_running ? "it runs here" : "it is paused here", NULL,
+                   "\"%s\" was not saved: %s", qs_vm_name(s->vm), own->message);
+}
+
+static bool save(Save *s, const char *file, GError **error)
+{
+    g_autofree char *text = qs_def_text(s->def);
+    g_autoptr(GError) own = NULL;
+
+    s->archive = qs_archive_new(qs_vm_name(s->vm), text);
+    s->partial = g_strconcat(file, ".partial", NULL);
+    if (!check_images(s->def, error) || !check_target(file, error) ||
+        !check_target(s->partial, error)) {
+        return false;
+    }
+    if (!mark(s->vm, file, error)) {
+        return false;
+    }
+    if (!pause_guest(s, &own) || !write_file(s, file, &own)) {
+        return go_on(s, g_steal_pointer(&own), error);
+    }
+    if (!qs_vm_kill(s->vm, error)) {
+        return false;
+    }
+    qs_cli_say(s->cli, "%s is saved in %s and stopped here", qs_vm_name(s->vm), file);
+    return true;
+}
+
+bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
+{
+    g_autofree char *path = qs_vm_run_file(vm, MARK);
+    g_autofree char *file = NULL;
+    g_autofree char *partial = NULL;
+    Save s = { .cli = cli, .vm = vm };
+
+    if (!g_file_get_contents(path, &file, NULL, NULL)) {
+        return false;
+    }
+    partial = g_strconcat(file, ".partial", NULL);
+    if (!g_file_test(partial, G_FILE_TEST_EXISTS) && g_file_test(file, G_FILE_TEST_EXISTS)) {
+        return qs_vm_kill(vm, error) &&
+               qs_fail(error, QS_VM_ERROR_FAILED, "in that file", "quasar-run restore continues it",
+                       "\"%s\" was saved in %s", qs_vm_name(vm), file);
+    }
+    /* It may still be written. */
+    ask(&s, "migrate_cancel", NULL);
+    g_unlink(partial);
+    if (!qs_vm_continue(vm, cli->cancellable, error)) {
+        return false;
+    }
+    qs_cli_say(cli, "%s was being saved, which was interrupted; it runs on", qs_vm_name(vm));
+    return mark(vm, NULL, error);
+}
+
+static bool run(QsCli *cli, char **words, GError **error)
+{
+    g_autoptr(QsVm) vm = qs_vm_open(cli->store, words[0], error);
+    g_autofree char *file = g_canonicalize_filename(words[1], NULL);
+    g_autoptr(QsDef) def = NULL;
+    Save s = { .cli = cli, .vm = vm };
+    int fd;
+    bool done;
+
+    if (vm == NULL || !qs_vm_lock(vm, "save", error) ||
+        (fd = qs_vm_connect(vm, "query", error)) < 0) {
+        return false;
+    }
+    close(fd);
+    def = qs_vm_live_def(vm);
+    if (def == NULL) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
+                       "what \"%s\" was started with cannot be read", words[0]);
+    }
+    s.def = def;
+    done = save(&s, file, error);
+    qs_archive_free(s.archive);
+    g_free(s.partial);
+    return done;
+}
+
+const QsVerb qs_verb_save = {
+    .name = "save",
+    .arguments = "NAME FILE",
+    .summary = "put a running VM into one file, and stop it here",
+    .description = "Memory, devices, images, kernel and definition go into FILE, from which "
+                   "restore continues the VM on any host. Until the file is whole nothing ends: "
+                   "when anything fails, the VM goes on here.",
+    .examples = "save web web.qsvm",
+    .least = 2,
+    .most = 2,
+    .words = { QS_WORD_VM, QS_WORD_FILE },
+    .run = run,
+};
