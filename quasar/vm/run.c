@@ -86,7 +86,7 @@ static bool make_address(const char *folder, const char *file, struct sockaddr_u
 int qs_run_listen(const char *folder, const char *file, GError **error)
 {
     struct sockaddr_un address;
-    int fd, folder_fd;
+    int fd, folder_fd = -1;
 
     if (!make_address(folder, file, &address, &folder_fd, error)) {
         return -1;
@@ -108,7 +108,7 @@ int qs_run_listen(const char *folder, const char *file, GError **error)
 int qs_run_connect(const char *folder, const char *file, GError **error)
 {
     struct sockaddr_un address;
-    int fd, folder_fd;
+    int fd, folder_fd = -1;
 
     if (!make_address(folder, file, &address, &folder_fd, error)) {
         return -1;
