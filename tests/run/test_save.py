@@ -82,7 +82,8 @@ def test_restored_paused(bare: Launcher, tmp_path: Path) -> None:
     (["save", "web", "/tmp/f"], 1, "there is no VM"), (["save", "box"], 2, "usage"),
     (["save", "box", "/etc/passwd"], 3, "exists"),
     (["save", "box", "/nonexistent/f"], 4, "it runs here"),
-    (["restore", "/nonexistent/f"], 3, "No such file"), (["restore", "/etc/passwd"], 3, "no VM file"),
+    (["restore", "/nonexistent/f"], 3, "No such file"),
+    (["restore", "/etc/passwd"], 3, "no VM file"),
     (["restore", "/dev/null"], 3, "no VM file"), (["restore", "/"], 3, "no VM file"),
 ])
 def test_wrong_words(bare: Launcher, words: list[str], status: int, text: str) -> None:
