@@ -54,8 +54,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--hosts", metavar="LIST", default=os.environ.get("QUASAR_TEST_HOSTS"),
                     help="only scenarios whose hosts are all among these, such as x86_64,ppc64le"
                     " (default: $QUASAR_TEST_HOSTS, or all)")
-    group.addoption("--no-build", action="store_true",
-                    help="skip what needs a build that is not there")
+    group.addoption("--build", action="store_true",
+                    help="build what is not there, in place of skipping what needs it")
     group.addoption("--table", metavar="FILE", help="write the table of moves (.json or text)")
     group.addoption("--keep", action="store_true", help="keep the run folders")
 
@@ -119,8 +119,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         for place, targets in wanted.items():
-            if config.getoption("--no-build"):
-                missing |= {(place, t): f"{place} is not built for {t} guests"
+            if not config.getoption("--build"):
+                missing |= {(place, t): f"{place} is not built for {t} guests; --build does it"
                             for t in targets if not place.is_built([t])}
             else:
                 keys = [(place, t) for t in targets]
@@ -131,7 +131,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True)
 def everything_is_built(request: pytest.FixtureRequest) -> None:
-    """Fail, or skip with --no-build, when a test's host or guest is missing."""
+    """Skip a test whose host or guest is missing; fail when --build could not make it."""
     config, route = request.config, Route.of(request.node)
     missing = config.stash[MISSING]
     if not route:
@@ -140,7 +140,7 @@ def everything_is_built(request: pytest.FixtureRequest) -> None:
     keys = [(Place(stop.arch, stock=stop.stock), target) for stop in route.stops]
     for key in (route.guest, *keys):
         if key in missing:
-            if config.getoption("--no-build"):
+            if not config.getoption("--build"):
                 pytest.skip(missing[key])
             pytest.fail(missing[key], pytrace=False)
 
@@ -184,12 +184,12 @@ class Trip(travel.Journey):
         self.rows = rows
         self.thaw(route.stops[0], frozen)
 
-    def go(self, transport: str = "tcp") -> None:
+    def go(self, transport: str = "tcp", clock_seconds: float = travel.CLOCK_SECONDS) -> None:
         """Move to each stop in turn and check everything there."""
         for stop in self.route.stops[1:]:
             self.move(stop, transport)
             try:
-                self.check()
+                self.check(clock_seconds)
             finally:
                 self.note()
 

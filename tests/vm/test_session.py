@@ -28,17 +28,17 @@ IN_FLIGHT = 1 << 20         # more than 100 Mb/s and 20 ms ask for
 @pytest.mark.quick
 @pytest.mark.route("linux-x86_64", HOME, "ppc64le", HOME)
 def test_there_and_back(trip: Trip) -> None:
-    trip.go("quasar")
+    trip.go("quasar", clock_seconds=6)
 
 
 @pytest.mark.route("linux-x86_64", HOME, "s390x", HOME)
 def test_to_the_other_byte_order_and_back(trip: Trip) -> None:
-    trip.go("quasar")
+    trip.go("quasar", clock_seconds=6)
 
 
 @pytest.mark.route("linux-x86_64", HOME, "ppc64le:64k", "aarch64", "ppc64", HOME)
 def test_a_tour_of_unlike_hosts(trip: Trip) -> None:
-    trip.go("quasar")
+    trip.go("quasar", clock_seconds=6)
 
 
 @pytest.mark.route("linux-x86_64", HOME, HOME)
