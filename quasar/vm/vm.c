@@ -299,13 +299,25 @@ bool qs_vm_power_off(QsVm *vm, guint timeout_s, GCancellable *cancellable, GErro
     g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, 10000, cancellable, error);
     g_autofree char *hint = g_strdup_printf("quasar-run stop --force %s", vm->name);
     g_autoptr(GError) own = NULL;
+    g_autoptr(JsonObject) status = NULL;
     g_autoptr(JsonNode) done = NULL;
+    const char *word;
     QsProcess process;
     int pidfd;
     bool ended;
 
     if (qmp == NULL) {
         return false;
+    }
+    /* A guest that does not run hears no button. */
+    status = qs_qmp_query(qmp, "query-status", qs_qmp_deadline(10000), cancellable, error);
+    if (status == NULL) {
+        return false;
+    }
+    word = qs_json_get_string(status, "status", NULL);
+    if (g_strcmp0(word, "running") != 0) {
+        return qs_fail(error, QS_VM_ERROR_RUNS_HERE, state_of(word), hint,
+                       "the guest of \"%s\" does not run, so it cannot power off", vm->name);
     }
     done =
         qs_qmp_execute(qmp, "system_powerdown", NULL, qs_qmp_deadline(10000), cancellable, error);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A VM into one file and back: what goes on, what is refused, where the VM is after each failure."""
+"""A VM into one file and back: what goes on, what is refused, where it is after each failure."""
 
 import hashlib
 import re
@@ -212,6 +212,12 @@ def test_state_of_something_else(disk: Launcher, tmp_path: Path) -> None:
 HOSTILE = {
     "another image": lambda e: {"definition": e["definition"].replace("image=", "image=/dev/sda;")
                                 .replace("image-format=", "image-format=raw;")},
+    "an image of the definition less": lambda e: {
+        "definition": re.sub("image(-format)?=.*\n", "", e["definition"])},
+    "one image for two": lambda e: {
+        "definition": re.sub("kernel=.*\n", "", e["definition"])
+        .replace("image=", "image=/dev/sda;").replace("image-format=", "image-format=raw;"),
+        "s02.key": "image0"},
     "an iso": lambda e: {"definition": e["definition"] + "iso=/etc/passwd\n"},
     "firmware by path": lambda e: {"definition": e["definition"] + "firmware=/etc/passwd\n"},
     "a socket": lambda e: {"definition": e["definition"].replace("net=none", "net=socket:/run/x")},
@@ -243,6 +249,19 @@ def test_hostile_files(disk: Launcher, tmp_path: Path, case: str) -> None:
     assert not [p for p in (disk.root / "images").glob("**/*")]
     file.write_bytes(data)
     disk.good("restore", file)
+
+
+def test_a_file_cannot_open_the_sandbox(bare: Launcher, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    bare.good("save", "box", file)
+    data = file.read_bytes()
+    entries = index_of(data)
+    definition = entries["definition"].replace("sandbox=auto", "sandbox=off")
+    assert "sandbox=off" in definition
+    file.write_bytes(sealed(data, {**entries, "definition": definition}))
+    bare.good("restore", file, "--name", "again")
+    pid = bare.state("again")["pid"]
+    assert re.search(r"^Seccomp:\s*2$", Path(f"/proc/{pid}/status").read_text(), re.M)
 
 
 @pytest.mark.parametrize("milliseconds", [0, 5, 20, 40, 80, 160])

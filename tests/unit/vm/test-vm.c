@@ -17,6 +17,8 @@
     "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 13, \"minor\": 0, \"major\": 10}, "            \
     "\"package\": \"\"}, \"capabilities\": [\"oob\"]}}\r\n{\"return\": {}, \"id\": 1}\r\n"
 #define STAMP "\"timestamp\": {\"seconds\": 1795270750, \"microseconds\": 565170}"
+#define RUNS "{\"return\": {\"status\": \"running\", \"running\": true}, \"id\": 2}\r\n"
+#define DONE3 "{\"return\": {}, \"id\": 3}\r\n"
 #define DONE "{\"return\": {}, \"id\": 2}\r\n"
 #define EVENT(name) "{" STAMP ", \"event\": \"" name "\"}\r\n"
 #define STATUS(word)                                                                               \
@@ -50,14 +52,16 @@ static const Case cases[] = {
       HELLO "{\"id\": 2, \"error\": {\"class\": \"GenericError\", \"desc\": \"Resetting the "
             "Virtual Machine is required\"}}\r\n",
       NULL, "running", QS_QMP_ERROR_COMMAND, "Resetting" },
-    { "power-off", POWER_OFF, HELLO EVENT("POWERDOWN") DONE, "system_powerdown", "stopped", 0,
+    { "power-off", POWER_OFF, HELLO RUNS EVENT("POWERDOWN") DONE3, "system_powerdown", "stopped", 0,
       NULL },
-    { "power-off-ignored", POWER_OFF, HELLO EVENT("POWERDOWN") DONE, NULL, "running",
+    { "power-off-ignored", POWER_OFF, HELLO RUNS EVENT("POWERDOWN") DONE3, NULL, "running",
       QS_VM_ERROR_RUNS_HERE, "hint: quasar-run stop --force web" },
     { "power-off-refused", POWER_OFF,
-      HELLO "{\"id\": 2, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command "
-            "system_powerdown has not been found\"}}\r\n",
+      HELLO RUNS "{\"id\": 3, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command "
+                 "system_powerdown has not been found\"}}\r\n",
       NULL, "running", QS_QMP_ERROR_UNKNOWN, "has not been found" },
+    { "power-off-paused", POWER_OFF, STATUS("paused"), "system_powerdown", "running",
+      QS_VM_ERROR_RUNS_HERE, "state: paused; hint: quasar-run stop --force web" },
     { "kill", KILL, HELLO DONE, "quit", "stopped", 0, NULL },
     { "kill-deaf", KILL, "", NULL, "stopped", 0, NULL },
     { "kill-refused", KILL,
@@ -220,6 +224,7 @@ static void test_case(gconstpointer data)
     done = operate(vm, c->operation, &error);
     g_assert_true(done == (c->code == 0));
     if (!done) {
+        g_test_message("%s", error->message);
         g_assert_cmpint(error->code, ==, c->code);
         g_assert_nonnull(strstr(error->message, c->words));
     }
