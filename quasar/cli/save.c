@@ -159,7 +159,8 @@ static bool go_on(Save *s, GError *failure, GError **error)
     g_autoptr(GError) own = failure;
     bool cancelled = g_error_matches(own, QS_VM_ERROR, QS_VM_ERROR_CANCELLED) ||
                      g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED);
-    bool back = !s->stopped || !s->was_running || ask(s, "cont", NULL);
+    bool back = !s->stopped ||
+                (qs_transfer_settle(s->vm, NULL) && (!s->was_running || ask(s, "cont", NULL)));
 
     g_unlink(s->partial);
     mark(s->vm, NULL, NULL);
@@ -206,7 +207,6 @@ bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
     g_autofree char *path = qs_vm_run_file(vm, MARK);
     g_autofree char *file = NULL;
     g_autofree char *partial = NULL;
-    Save s = { .cli = cli, .vm = vm };
 
     if (!g_file_get_contents(path, &file, NULL, NULL)) {
         return false;
@@ -218,7 +218,9 @@ bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
                        "\"%s\" was saved in %s", qs_vm_name(vm), file);
     }
     /* It may still be written. */
-    ask(&s, "migrate_cancel", NULL);
+    if (!qs_transfer_settle(vm, error)) {
+        return false;
+    }
     g_unlink(partial);
     if (!qs_vm_continue(vm, cli->cancellable, error)) {
         return false;

@@ -4,6 +4,7 @@
 #define ANSWER_MS 60000
 /* With nothing heard of it for so long, something is wrong. */
 #define SILENCE_MS 600000
+#define SETTLE_MS 50
 #define BANDWIDTH (G_GINT64_CONSTANT(1) << 40)
 
 static bool execute(QsQmp *qmp, const char *command, JsonObject *arguments,
@@ -105,6 +106,48 @@ bool qs_transfer_out(QsVm *vm, const char *path, guint64 offset, GCancellable *c
     }
     g_propagate_error(error, g_steal_pointer(&own));
     return false;
+}
+
+static bool is_among(JsonObject *answer, const char *const *words)
+{
+    const char *status = answer == NULL ? NULL : qs_json_get_string(answer, "status", NULL);
+
+    return status != NULL && g_strv_contains(words, status);
+}
+
+/* The run state follows the migration's end a moment later. */
+static bool is_settled(QsQmp *qmp, gint64 deadline)
+{
+    static const char *const under_way[] = { "setup",          "cancelling",  "active", "device",
+                                             "pre-switchover", "wait-unplug", NULL };
+    static const char *const finishing[] = { "finish-migrate", NULL };
+    g_autoptr(JsonObject) migration = qs_qmp_query(qmp, "query-migrate", deadline, NULL, NULL);
+    g_autoptr(JsonObject) run = qs_qmp_query(qmp, "query-status", deadline, NULL, NULL);
+
+    return migration != NULL && run != NULL && !is_among(migration, under_way) &&
+           !is_among(run, finishing);
+}
+
+bool qs_transfer_settle(QsVm *vm, GError **error)
+{
+    static const char *const names[] = { "MIGRATION", NULL };
+    gint64 deadline = qs_qmp_deadline(ANSWER_MS);
+    g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, ANSWER_MS, NULL, error);
+
+    if (qmp == NULL || !execute(qmp, "migrate_cancel", NULL, NULL, error)) {
+        return false;
+    }
+    while (!is_settled(qmp, deadline)) {
+        g_autoptr(QsQmpEvent) event = NULL;
+
+        if (g_get_monotonic_time() >= deadline) {
+            return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here", NULL,
+                           "QEMU of \"%s\" does not end its migration", qs_vm_name(vm));
+        }
+        /* Its end may come, or have come already. */
+        event = qs_qmp_wait_event(qmp, names, qs_qmp_deadline(SETTLE_MS), NULL, NULL);
+    }
+    return true;
 }
 
 bool qs_transfer_in(QsVm *vm, const char *path, guint64 offset, GCancellable *cancellable,

@@ -12,6 +12,11 @@
  */
 bool qs_transfer_out(QsVm *vm, const char *path, guint64 offset, GCancellable *cancellable,
                      GError **error);
+/*
+ * Needs the lock. Cancels what is under way, whoever began it, and waits until the guest can be
+ * told to go on.
+ */
+bool qs_transfer_settle(QsVm *vm, GError **error);
 /* Needs the lock, for a VM launched as incoming. Afterwards the guest is paused. */
 bool qs_transfer_in(QsVm *vm, const char *path, guint64 offset, GCancellable *cancellable,
                     GError **error);
