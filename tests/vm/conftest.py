@@ -7,7 +7,7 @@ A test names its route with a marker, the guest first and then the hosts, home i
 
 With stock=True all of them run the unpatched QEMU, with /stock behind a host that one alone.  A
 guest whose name begins with board- is none: the test makes its own board (tests/lib/bench.py).
-What the chosen tests need is built before the first one starts, where its progress can be seen.
+A test whose hosts are not built is skipped; with --build they are built before the first starts.
 A guest is booted once per session and home, and thawed for each test; docs/testing.rst tells more.
 """
 
