@@ -498,6 +498,10 @@ static bool deliver(QuasarConnection *connection, const QsFrame *frame,
     if (!kv) {
         return false;
     }
+    if (link->closing) {
+        /* its user is done with it, and may have another link by now */
+        return true;
+    }
     qemu_mutex_unlock(&link->lock);
     link->ops->control(link->opaque, frame->header.type, kv);
     qemu_mutex_lock(&link->lock);
