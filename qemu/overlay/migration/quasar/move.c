@@ -17,6 +17,9 @@
 #include "move.h"
 #include "settings.h"
 
+/* What the session before may take to say its last word. */
+#define FAREWELL_NS (10 * NANOSECONDS_PER_SECOND)
+
 static QuasarMove *current;
 
 QuasarMove *quasar_move(void)
@@ -48,6 +51,7 @@ bool quasar_move_may_begin(Error **errp)
 void quasar_move_begin(QuasarRole role, QuasarLink *link)
 {
     if (current) {
+        quasar_link_close(current->link, FAREWELL_NS);
         quasar_link_unref(current->link);
         g_free(current->peer);
         g_free(current->reason);
