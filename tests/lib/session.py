@@ -32,15 +32,18 @@ class Session:
     """A guest at the source, and a destination that listens; use it as a context."""
 
     def __init__(self, here: HostLike, there: HostLike, setup: Setup, folder: Path, *,
-                 settings: dict[str, Any] | None = None,
+                 arrives_in: Setup | None = None, settings: dict[str, Any] | None = None,
                  parameters: dict[str, Any] | None = None,
                  prepare: Callable[[str, Machine], None] | None = None, **link: Any):
-        """Start both ends; PREPARE is called for each before the destination listens."""
+        """Start both ends, the destination with ARRIVES_IN if that differs.
+
+        PREPARE is called for each end before the destination listens.
+        """
         self.ends: dict[str, Machine] = {}
         self.link: Shaper | None = None
         try:
             self.ends["source"] = Machine(here, setup, folder / "source")
-            self.ends["destination"] = Machine(there, setup, folder / "destination",
+            self.ends["destination"] = Machine(there, arrives_in or setup, folder / "destination",
                                                incoming="defer")
             self.source.qmp.execute("quasar-set", settings or {})
             self.source.qmp.execute("migrate-set-parameters",

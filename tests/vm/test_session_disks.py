@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks in a session: what is refused, what fails, what stays behind.
+
+The guest does not use its disk; the block layer does not know that, and injects errors where a
+real one would have them.  (test_session.py moves disks that a guest writes to.)
+"""
+
+import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import places
+import pytest
+from machine import Setup
+from places import Place
+from session import Session
+
+HOME = "x86_64"
+GUEST = "bare-x86_64"
+PASSES = r"pass (\d+) bad (\d+)"
+SIZE = 32 << 20
+BLOCK = 1 << 16
+
+pytestmark = [pytest.mark.quick, pytest.mark.route(GUEST, HOME, HOME)]
+
+
+def image(path: Path, size: int = SIZE, filled: int = 0) -> Path:
+    """Make a raw image whose first FILLED blocks differ from each other and from zero."""
+    with open(path, "wb") as file:
+        for number in range(filled):
+            file.write((number + 1).to_bytes(4, "big") * (BLOCK // 4))
+        file.truncate(size)
+    return path
+
+
+def disk(path: Path, error: str = "") -> tuple[str, ...]:
+    """Give QEMU's arguments for the disk; ERROR is an error to inject, as blkdebug takes it."""
+    file = f"file.driver=file,file.filename={path}"
+    if error:
+        file = f"file.driver=blkdebug,file.image.driver=file,file.image.filename={path},{error}"
+    return ("-blockdev", f"driver=raw,node-name=node0,{file}",
+            "-device", "virtio-blk-pci,id=disk0,drive=node0")
+
+
+def injected(kind: str, number: int) -> str:
+    error = "file.inject-error.0"
+    return f"{error}.event=none,{error}.iotype={kind},{error}.errno={number}"
+
+
+@pytest.fixture
+def pair(run_folder: Path) -> Iterator[Callable[..., Session]]:
+    made: list[Session] = []
+
+    def make(here: tuple[str, ...], there: tuple[str, ...], **options: Any) -> Session:
+        folder = run_folder / f"disks{len(list(run_folder.iterdir()))}"
+        home = Place.parse(HOME)
+        source, target = (Setup(places.guest(GUEST), net=False, extra=e) for e in (here, there))
+        made.append(Session(home, home, source, folder, arrives_in=target, **options))
+        made[-1].source.console.wait_line(PASSES, timeout=60)
+        return made[-1]
+
+    yield make
+    for session in made:
+        session.__exit__()
+
+
+def stays(session: Session) -> str:
+    """The move fails and the guest runs on at the source; return the reason told there."""
+    session.start()
+    told = session.wait_settled("source")
+    assert (told["stage"], told["where"]) == ("failed", "here"), told
+    assert session.runners() == ["source"]
+    console = session.source.console
+    assert console.wait_line(PASSES, since=console.mark(), timeout=60).group(2) == "0"
+    return told["reason"]
+
+
+def test_content_arrives(pair: Callable[..., Session], tmp_path: Path) -> None:
+    """Into an image that had other content before."""
+    start, end = image(tmp_path / "a", filled=64), image(tmp_path / "b", filled=200)
+    session = pair(disk(start), disk(end))
+    session.start()
+    assert session.wait_settled("source")["where"] == "peer"
+    session.wait_settled("destination")
+    assert start.read_bytes() == end.read_bytes()
+    sent, = session.info("source")["disks"]
+    assert sent["id"] == "disk0" and 64 * BLOCK <= sent["sent"] < 80 * BLOCK
+
+
+def test_size_differs(pair: Callable[..., Session], tmp_path: Path) -> None:
+    session = pair(disk(image(tmp_path / "a")), disk(image(tmp_path / "b", SIZE // 2)))
+    reason = stays(session)
+    assert "disk0" in reason and str(SIZE) in reason and str(SIZE // 2) in reason
+    assert session.destination.running, "it could take another machine"
+
+
+def test_source_cannot_be_read(pair: Callable[..., Session], tmp_path: Path) -> None:
+    session = pair(disk(image(tmp_path / "a", filled=64), injected("read", errno.EIO)),
+                   disk(image(tmp_path / "b")))
+    reason = stays(session)
+    assert "disk0" in reason and "Input/output error" in reason
+
+
+def test_destination_is_full(pair: Callable[..., Session], tmp_path: Path) -> None:
+    session = pair(disk(image(tmp_path / "a", filled=64)),
+                   disk(image(tmp_path / "b"), injected("write", errno.ENOSPC)))
+    reason = stays(session)
+    assert "disk0" in reason and "No space left" in reason
+    session.destination.process.wait(10)
+    assert "No space left" in session.destination.stderr()
+
+
+def test_excluded_disk_stays(pair: Callable[..., Session], tmp_path: Path) -> None:
+    start, end = image(tmp_path / "a", filled=64), image(tmp_path / "b")
+    session = pair(disk(start), disk(end), settings={"exclude-disks": ["disk0"]})
+    session.start()
+    assert session.wait_settled("source")["where"] == "peer"
+    session.wait_settled("destination")
+    assert session.info("source")["disks"] == []
+    assert not any(end.read_bytes())
