@@ -79,7 +79,7 @@ def move(journey: Journey, place: Place, title: str, words: str) -> Leg:
         again = f", round {now.rounds}" if now.rounds > 1 else ""
         bar.update(now.part, f"{now.sent / (1 << 20):.0f} MiB sent{again}")
 
-    leg = journey.move(place, progress=progress)
+    leg = journey.move(place, "quasar", progress=progress)
     figures = leg.figures
     bar.finish(f"the guest runs on {place}",
                f"{figures.bytes / (1 << 20):.0f} MiB in {figures.total_ms / 1000:.1f} s")
