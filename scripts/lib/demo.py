@@ -156,8 +156,8 @@ def demonstrate() -> int:
         with travel.tour(guest) as journey:
             before = start(journey)
             there = move(journey, away, f"Moving it to {describe(away)}",
-                         "The guest goes on running while its memory is copied. It stops for a"
-                         " moment, the rest follows, and it continues over there.")
+                         "The guest goes on running while memory and disk are copied. It stops for"
+                         " a moment, the rest follows, and it continues over there.")
             back = move(journey, HOME, "Moving it back", "The same again, in the other direction.")
             same = result([there, back], before, time.monotonic() - began)
     except TROUBLE as trouble:
