@@ -111,6 +111,9 @@ static bool unpack_one(Restore *r, QsDef *def, const QsSection *section, GError 
     if (g_str_has_prefix(section->key, "image")) {
         guint index = (guint)(section->key[5] - '0');
 
+        if (g_str_equal(def->image_format[index], "qcow2") && !qs_def_image_is_alone(path)) {
+            return refuse(error, "an image of it names another file");
+        }
         g_free(def->image[index]);
         def->image[index] = g_steal_pointer(&path);
         return true;

@@ -41,34 +41,13 @@ static bool mark(QsVm *vm, const char *file, GError **error)
     return g_file_set_contents(path, file, -1, error);
 }
 
-/* What a qcow2 image needs besides itself cannot be packed. */
-static bool check_alone(const char *path, GError **error)
-{
-    guint8 head[80] = { 0 };
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : pread(fd, head, sizeof(head), 0);
-    bool backing = false, outside = false;
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    if (n >= 16) {
-        for (guint i = 8; i < 16; i++) {
-            backing = backing || head[i] != 0;
-        }
-    }
-    /* The third incompatible feature, of version 3. */
-    outside = n == sizeof(head) && head[7] >= 3 && (head[79] & 4) != 0;
-    return (!backing && !outside) || qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here",
-                                             "qemu-img convert makes one file of it",
-                                             "image %s needs another file besides", path);
-}
-
 static bool check_images(const QsDef *def, GError **error)
 {
     for (guint i = 0; def->image != NULL && def->image[i] != NULL; i++) {
-        if (g_str_equal(def->image_format[i], "qcow2") && !check_alone(def->image[i], error)) {
-            return false;
+        if (g_str_equal(def->image_format[i], "qcow2") && !qs_def_image_is_alone(def->image[i])) {
+            return qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here",
+                           "qemu-img convert makes one file of it",
+                           "image %s needs another file besides", def->image[i]);
         }
     }
     return true;

@@ -224,6 +224,23 @@ const char *qs_def_image_format(const char *path, GError **error)
     return n == sizeof(head) && memcmp(head, magic, sizeof(magic)) == 0 ? "qcow2" : "raw";
 }
 
+bool qs_def_image_is_alone(const char *path)
+{
+    guint8 head[80] = { 0 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t n = fd < 0 ? -1 : pread(fd, head, sizeof(head), 0);
+    bool backing = false;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    for (guint i = 8; i < 16; i++) {
+        backing = backing || head[i] != 0;
+    }
+    /* The third incompatible feature, of version 3: data in another file. */
+    return n >= 0 && !backing && (head[7] < 3 || (head[79] & 4) == 0);
+}
+
 static bool check_text(const char *key, const char *value, GError **error)
 {
     bool good = strlen(value) <= QS_DEF_TEXT_MAX && g_utf8_validate(value, -1, NULL);

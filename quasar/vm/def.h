@@ -76,5 +76,7 @@ bool qs_def_parse_size(const char *text, guint *ret_mib, GError **error);
 bool qs_def_parse_forward(const char *text, QsForward *ret_forward, GError **error);
 /* "qcow2" or "raw", by what the file begins with. */
 const char *qs_def_image_format(const char *path, GError **error);
+/* Whether a qcow2 image names no other file, which QEMU would open wherever that is. */
+bool qs_def_image_is_alone(const char *path);
 
 #endif

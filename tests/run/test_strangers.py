@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""VM files that nobody saved: they are refused before a QEMU is started for them."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Launcher
+from test_save import BLOCK, START, digest_of, sealed
+
+DEFINITION = """[vm]
+guest=x86_64
+machine=pc-q35-10.0
+cpu=Nehalem
+memory=64M
+cpus=1
+net=none
+mac=52:54:00:00:00:01
+uuid=3e9a5f0e-8d0b-4e7c-9a39-2d1f1e0b8c01
+display=none
+sandbox=auto
+"""
+
+
+def make(path: Path, definition: str, **files: bytes) -> Path:
+    """A VM file of a state and these files, whose digests agree."""
+    body = b""
+    entries: dict[str, Any] = {"name": "web", "definition": definition,
+                               "sections": 1 + len(files)}
+    for i, (key, data) in enumerate({"state": b"x" * 100, **files}.items()):
+        entries |= {f"s{i:02}.key": key, f"s{i:02}.offset": START + len(body),
+                    f"s{i:02}.size": len(data), f"s{i:02}.digest": digest_of(data)}
+        body += data.ljust(-len(data) % BLOCK + len(data), b"\0")
+    path.write_bytes(sealed(bytes(START) + body, entries))
+    return path
+
+
+def qcow2(backing: int = 0, features: int = 0) -> bytes:
+    head = struct.pack(">4sIQIIQIIQQIIQQ", b"QFI\xfb", 3, backing, 11 if backing else 0, 16,
+                       1 << 20, 0, 1, 0, 0, 0, 0, 0, features)
+    return head.ljust(1000, b"\0") + b"/etc/passwd".ljust(BLOCK, b"\0")
+
+
+@pytest.mark.parametrize("backing, features, text", [
+    (0, 0, "qemu-system-x86_64 is not on PATH"), (1000, 0, "names another file"),
+    (0, 4, "names another file"),
+])
+def test_an_image_with_another_behind_it(dry: Launcher, tmp_path: Path, backing: int,
+                                         features: int, text: str) -> None:
+    """QEMU would open what the image names, and show the guest a file of this host."""
+    file = make(tmp_path / "f", DEFINITION + "image=/a;\nimage-format=qcow2;\n",
+                image0=qcow2(backing, features))
+    assert text in dry.bad(3, "restore", file)
+    assert not list(dry.root.glob("images/*")) and not list(dry.root.glob("vms/*"))
