@@ -39,6 +39,21 @@ QsVm *qs_vm_new(QsStore *store, const char *name, GError **error)
     return vm;
 }
 
+static bool reload(QsVm *vm, GError **error)
+{
+    if (!qs_vm_exists(vm)) {
+        return qs_fail(error, QS_VM_ERROR_FAILED, NULL, "quasar-run list shows what there is",
+                       "there is no VM \"%s\"", vm->name);
+    }
+    qs_def_free(vm->def);
+    vm->def = qs_def_load(vm->definition, error);
+    if (vm->def == NULL || !qs_def_check(vm->def, error)) {
+        g_prefix_error(error, "VM \"%s\": ", vm->name);
+        return false;
+    }
+    return true;
+}
+
 QsVm *qs_vm_open(QsStore *store, const char *name, GError **error)
 {
     g_autoptr(QsVm) vm = qs_vm_new(store, name, error);
@@ -46,17 +61,7 @@ QsVm *qs_vm_open(QsStore *store, const char *name, GError **error)
     if (vm == NULL) {
         return NULL;
     }
-    if (!qs_vm_exists(vm)) {
-        qs_fail(error, QS_VM_ERROR_FAILED, NULL, "quasar-run list shows what there is",
-                "there is no VM \"%s\"", name);
-        return NULL;
-    }
-    vm->def = qs_def_load(vm->definition, error);
-    if (vm->def == NULL || !qs_def_check(vm->def, error)) {
-        g_prefix_error(error, "VM \"%s\": ", name);
-        return NULL;
-    }
-    return g_steal_pointer(&vm);
+    return reload(vm, error) ? g_steal_pointer(&vm) : NULL;
 }
 
 void qs_vm_free(QsVm *vm)
@@ -137,7 +142,7 @@ bool qs_vm_lock(QsVm *vm, const char *verb, GError **error)
         return false;
     }
     vm->lock = fd;
-    return true;
+    return vm->def == NULL || reload(vm, error);
 }
 
 bool qs_vm_save(QsVm *vm, GError **error)

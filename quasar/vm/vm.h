@@ -43,7 +43,10 @@ char *qs_vm_run_file(const QsVm *vm, const char *file);
 QsDef *qs_vm_def(QsVm *vm);
 bool qs_vm_exists(const QsVm *vm);
 
-/* Until qs_vm_free(). Fails at once when another program holds it. */
+/*
+ * Until qs_vm_free(). Fails at once when another program holds it. What was loaded before is loaded
+ * again: another may have changed or deleted it meanwhile.
+ */
 bool qs_vm_lock(QsVm *vm, const char *verb, GError **error);
 /* These need the lock. */
 bool qs_vm_define(QsVm *vm, QsDef *def, GError **error); /* takes @def */

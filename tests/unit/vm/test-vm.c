@@ -192,13 +192,15 @@ static void finish(World *w, const int *listeners)
     g_free(w->root);
 }
 
-static bool operate(QsVm *vm, Operation operation, GError **error)
+static bool operate(QsVm *vm, const Case *c, GError **error)
 {
+    /* Only who does not obey is waited for to the end. */
+    guint patience = c->ends_at != NULL ? 60 : 1;
     bool no_sandbox;
 
-    switch (operation) {
+    switch (c->operation) {
     case CONTINUE: return qs_vm_continue(vm, NULL, error);
-    case POWER_OFF: return qs_vm_power_off(vm, 1, NULL, error);
+    case POWER_OFF: return qs_vm_power_off(vm, patience, NULL, error);
     case KILL: return qs_vm_kill(vm, error);
     case DELETE: return qs_vm_delete(vm, error);
     case LAUNCH: return qs_vm_launch(vm, false, NULL, &no_sandbox, error);
@@ -221,7 +223,7 @@ static void test_case(gconstpointer data)
     vm = qs_vm_open(w.store, "web", &error);
     g_assert_no_error(error);
     g_assert_true(qs_vm_lock(vm, "test", &error));
-    done = operate(vm, c->operation, &error);
+    done = operate(vm, c, &error);
     g_assert_true(done == (c->code == 0));
     if (!done) {
         g_test_message("%s", error->message);
@@ -295,6 +297,38 @@ static void test_two_hands(void)
     finish(&w, listeners);
 }
 
+/* Who waited for the lock must not bring back what the definition was before. */
+static void test_changed_before_the_lock(void)
+{
+    static const Case c = { "changed", INSPECT, STATUS("running"), NULL, "running", 0, NULL };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(QsVm) one = NULL;
+    g_autoptr(QsVm) two = NULL;
+    g_autoptr(QsVm) three = NULL;
+    int listeners[2];
+    World w;
+
+    begin(&w, &c, listeners);
+    one = qs_vm_open(w.store, "web", NULL);
+    two = qs_vm_open(w.store, "web", NULL);
+    three = qs_vm_open(w.store, "web", NULL);
+    g_assert_true(qs_vm_lock(one, "set", NULL));
+    g_assert_true(qs_def_set(qs_vm_def(one), "memory", "1G", NULL));
+    g_assert_true(qs_vm_save(one, NULL));
+    g_clear_pointer(&one, qs_vm_free);
+    g_assert_true(qs_vm_lock(two, "set", NULL));
+    g_assert_cmpuint(qs_vm_def(two)->memory, ==, 1024);
+    end_process(&w);
+    waitpid(w.process.pid, NULL, 0);
+    g_assert_true(qs_vm_delete(two, NULL));
+    g_clear_pointer(&two, qs_vm_free);
+    g_assert_false(qs_vm_lock(three, "start", &error));
+    g_assert_error(error, QS_VM_ERROR, QS_VM_ERROR_FAILED);
+    g_assert_nonnull(strstr(error->message, "there is no VM"));
+    g_clear_pointer(&three, qs_vm_free);
+    finish(&w, listeners);
+}
+
 static void test_store(void)
 {
     g_autofree char *root = g_dir_make_tmp("quasar-store-XXXXXX", NULL);
@@ -328,6 +362,7 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/vm/foreign-process", test_foreign_process);
     g_test_add_func("/vm/two-hands", test_two_hands);
+    g_test_add_func("/vm/changed-before-the-lock", test_changed_before_the_lock);
     g_test_add_func("/vm/store", test_store);
     return g_test_run();
 }
