@@ -31,6 +31,49 @@ static bool assign(QsDef *def, const char *word, GError **error)
     return true;
 }
 
+/*
+ * An image that was there keeps its format: by now a guest may have made it look like another. Not
+ * when the formats were given.
+ */
+static bool keep_formats(QsDef *def, char **images, char **formats, GError **error)
+{
+    guint count = def->image == NULL ? 0 : g_strv_length(def->image);
+    g_autoptr(GStrvBuilder) kept = g_strv_builder_new();
+
+    if (def->image_format != NULL) {
+        return true;
+    }
+    for (guint i = 0; i < count; i++) {
+        const char *format = NULL;
+
+        for (guint k = 0; images != NULL && images[k] != NULL; k++) {
+            if (g_str_equal(def->image[i], images[k])) {
+                format = formats[k];
+            }
+        }
+        format = format != NULL ? format : qs_def_image_format(def->image[i], error);
+        if (format == NULL) {
+            return false;
+        }
+        g_strv_builder_add(kept, format);
+    }
+    def->image_format = count == 0 ? NULL : g_strv_builder_end(kept);
+    return true;
+}
+
+static bool assign_all(QsDef *def, char **words, GError **error)
+{
+    g_auto(GStrv) images = g_strdupv(def->image);
+    g_auto(GStrv) formats = g_strdupv(def->image_format);
+
+    for (; *words != NULL; words++) {
+        if (!assign(def, *words, error)) {
+            return false;
+        }
+    }
+    return keep_formats(def, images, formats, error);
+}
+
 static bool run(QsCli *cli, char **words, GError **error)
 {
     g_autoptr(QsVm) vm = qs_vm_open(cli->store, words[0], error);
@@ -38,12 +81,8 @@ static bool run(QsCli *cli, char **words, GError **error)
     if (vm == NULL || !qs_vm_lock(vm, "set", error)) {
         return false;
     }
-    for (guint i = 1; words[i] != NULL; i++) {
-        if (!assign(qs_vm_def(vm), words[i], error)) {
-            return false;
-        }
-    }
-    if (!qs_def_complete(qs_vm_def(vm), words[0], error) ||
+    if (!assign_all(qs_vm_def(vm), words + 1, error) ||
+        !qs_def_complete(qs_vm_def(vm), words[0], error) ||
         !qs_def_check_files(qs_vm_def(vm), error) || !qs_vm_save(vm, error)) {
         return false;
     }

@@ -123,6 +123,21 @@ def test_image_format_is_found_once(dry: Launcher, tmp_path: Path) -> None:
     assert "No such file" in dry.bad(3, "set", "web", "image=/nonexistent")
 
 
+def test_a_guest_cannot_change_its_format(dry: Launcher, tmp_path: Path) -> None:
+    """A raw image that begins like another stays raw when a second one is added."""
+    (tmp_path / "a.img").write_bytes(bytes(100))
+    (tmp_path / "b.img").write_bytes(b"QFI\xfb" + bytes(100))
+    define(dry, "web")
+    dry.good("set", "web", f"image={tmp_path}/a.img")
+    (tmp_path / "a.img").write_bytes(b"QFI\xfb" + bytes(100))
+    dry.good("set", "web", f"image={tmp_path}/b.img;{tmp_path}/a.img")
+    assert dry.state("web")["definition"]["image-format"] == "qcow2;raw"
+    dry.good("set", "web", f"image={tmp_path}/a.img", "image-format=qcow2")
+    assert dry.state("web")["definition"]["image-format"] == "qcow2"
+    dry.good("set", "web", "image=")
+    assert "image-format" not in dry.state("web")["definition"]
+
+
 def test_stop_and_delete_what_is_stopped(dry: Launcher, tmp_path: Path) -> None:
     image = tmp_path / "a.img"
     image.write_bytes(bytes(100))
