@@ -4,7 +4,9 @@
  * is on the disk does QEMU end. Whatever fails before that, the guest goes on here as it was.
  *
  * The rename is the decision: with it the VM is in the file, before it it is here. The run folder's
- * `saving` names the file while this goes on, so that whoever comes after a crash can tell.
+ * `saving` tells which file that is while this goes on, so that whoever comes after a crash can
+ * tell. It does so by device and inode, which the rename keeps: another file of that name, put
+ * there meanwhile, is no reason to end a VM.
  */
 #include "cli/cli.h"
 #include "vm/archive.h"
@@ -30,15 +32,56 @@ typedef struct Save {
     bool stopped; /* by us */
 } Save;
 
-static bool mark(QsVm *vm, const char *file, GError **error)
+/* @fd: the file that is written; -1 when none is any more. */
+static bool mark(QsVm *vm, int fd, const char *file, GError **error)
 {
     g_autofree char *path = qs_vm_run_file(vm, MARK);
+    g_autofree char *text = NULL;
+    struct stat info;
 
-    if (file == NULL) {
+    if (fd < 0) {
         g_unlink(path);
         return true;
     }
-    return g_file_set_contents(path, file, -1, error);
+    if (fstat(fd, &info) < 0) {
+        return qs_fail_errno(error, errno, "cannot look at %s", file);
+    }
+    text = g_strdup_printf("%" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %s", (guint64)info.st_dev,
+                           (guint64)info.st_ino, file);
+    return g_file_set_contents(path, text, -1, error);
+}
+
+typedef struct Mark {
+    guint64 device, inode;
+    char *file;
+} Mark;
+
+/* False: nothing was being saved. A mark that makes no sense fits no file. */
+static bool read_mark(QsVm *vm, Mark *ret_mark)
+{
+    g_autofree char *path = qs_vm_run_file(vm, MARK);
+    g_autofree char *text = NULL;
+    g_auto(GStrv) words = NULL;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return false;
+    }
+    words = g_strsplit(text, " ", 3);
+    *ret_mark = (Mark){ 0 };
+    if (g_strv_length(words) == 3) {
+        ret_mark->device = g_ascii_strtoull(words[0], NULL, 10);
+        ret_mark->inode = g_ascii_strtoull(words[1], NULL, 10);
+        ret_mark->file = g_strdup(words[2]);
+    }
+    return true;
+}
+
+static bool is_marked(const Mark *m, const char *path)
+{
+    struct stat info;
+
+    return path != NULL && lstat(path, &info) == 0 && info.st_dev == m->device &&
+           info.st_ino == m->inode;
 }
 
 static bool check_images(const QsDef *def, GError **error)
@@ -112,24 +155,54 @@ static bool pack_all(Save *s, int fd, GError **error)
            pack(s, fd, "initrd", s->def->initrd, error) && qs_archive_finish(s->archive, fd, error);
 }
 
-static bool write_file(Save *s, const char *file, GError **error)
+/* Who else saves to this name fails here, before anything is written. */
+static int create(const char *partial, GError **error)
 {
-    int fd;
-    bool done;
+    int fd = open(partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-    if (!qs_transfer_out(s->vm, s->partial, QS_ARCHIVE_START, s->cli->cancellable, error)) {
-        return false;
-    }
-    fd = open(s->partial, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0) {
-        return qs_fail_errno(error, errno, "cannot open %s", s->partial);
+        int number = errno;
+
+        qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here",
+                number == EEXIST ? "choose another name, or remove it" : NULL,
+                "cannot create %s: %s", partial, g_strerror(number));
     }
-    done = pack_all(s, fd, error);
-    close(fd);
-    if (done && g_rename(s->partial, file) < 0) {
-        done = qs_fail_errno(error, errno, "cannot rename %s", s->partial);
+    return fd;
+}
+
+/* To its name, where nothing may be, and that onto the disk too. */
+static bool publish(const char *partial, const char *file, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(file);
+    int done = renameat2(AT_FDCWD, partial, AT_FDCWD, file, RENAME_NOREPLACE);
+    int fd;
+
+    /* Not every file system can. */
+    if (done < 0 && (errno == EINVAL || errno == ENOSYS)) {
+        if (!check_target(file, error)) {
+            return false;
+        }
+        done = g_rename(partial, file);
     }
-    return done;
+    if (done < 0) {
+        return qs_fail_errno(error, errno, "cannot rename %s to %s", partial, file);
+    }
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0) {
+        qs_fail_errno(error, errno, "cannot write %s", folder);
+        g_unlink(file);
+        done = -1;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return done == 0;
+}
+
+static bool write_file(Save *s, const char *file, int fd, GError **error)
+{
+    return qs_transfer_out(s->vm, s->partial, QS_ARCHIVE_START, s->cli->cancellable, error) &&
+           pack_all(s, fd, error) && publish(s->partial, file, error);
 }
 
 /* The guest goes on; the failure says so. */
@@ -142,7 +215,7 @@ static bool go_on(Save *s, GError *failure, GError **error)
                 (qs_transfer_settle(s->vm, NULL) && (!s->was_running || ask(s, "cont", NULL)));
 
     g_unlink(s->partial);
-    mark(s->vm, NULL, NULL);
+    mark(s->vm, -1, NULL, NULL);
     if (!back) {
         return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or ended",
                        "quasar-run show tells which", "\"%s\" was not saved: %s", qs_vm_name(s->vm),
@@ -161,17 +234,18 @@ static bool save(Save *s, const char *file, GError **error)
 {
     g_autofree char *text = qs_def_text(s->def);
     g_autoptr(GError) own = NULL;
+    bool done;
+    int fd;
 
     s->archive = qs_archive_new(qs_vm_name(s->vm), text);
     s->partial = g_strconcat(file, ".partial", NULL);
     if (!check_images(s->def, error) || !check_target(file, error) ||
-        !check_target(s->partial, error)) {
+        (fd = create(s->partial, error)) < 0) {
         return false;
     }
-    if (!mark(s->vm, file, error)) {
-        return false;
-    }
-    if (!pause_guest(s, &own) || !write_file(s, file, &own)) {
+    done = mark(s->vm, fd, file, &own) && pause_guest(s, &own) && write_file(s, file, fd, &own);
+    close(fd);
+    if (!done) {
         return go_on(s, g_steal_pointer(&own), error);
     }
     if (!qs_vm_kill(s->vm, error)) {
@@ -181,31 +255,40 @@ static bool save(Save *s, const char *file, GError **error)
     return true;
 }
 
-bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
+static bool recover(QsCli *cli, QsVm *vm, const Mark *m, GError **error)
 {
-    g_autofree char *path = qs_vm_run_file(vm, MARK);
-    g_autofree char *file = NULL;
-    g_autofree char *partial = NULL;
+    g_autofree char *partial = m->file == NULL ? NULL : g_strconcat(m->file, ".partial", NULL);
 
-    if (!g_file_get_contents(path, &file, NULL, NULL)) {
-        return false;
-    }
-    partial = g_strconcat(file, ".partial", NULL);
-    if (!g_file_test(partial, G_FILE_TEST_EXISTS) && g_file_test(file, G_FILE_TEST_EXISTS)) {
+    if (is_marked(m, m->file)) {
         return qs_vm_kill(vm, error) &&
                qs_fail(error, QS_VM_ERROR_FAILED, "in that file", "quasar-run restore continues it",
-                       "\"%s\" was saved in %s", qs_vm_name(vm), file);
+                       "\"%s\" was saved in %s", qs_vm_name(vm), m->file);
     }
     /* It may still be written. */
     if (!qs_transfer_settle(vm, error)) {
         return false;
     }
-    g_unlink(partial);
+    if (is_marked(m, partial)) {
+        g_unlink(partial);
+    }
     if (!qs_vm_continue(vm, cli->cancellable, error)) {
         return false;
     }
     qs_cli_say(cli, "%s was being saved, which was interrupted; it runs on", qs_vm_name(vm));
-    return mark(vm, NULL, error);
+    return mark(vm, -1, NULL, error);
+}
+
+bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
+{
+    Mark m;
+    bool done;
+
+    if (!read_mark(vm, &m)) {
+        return false;
+    }
+    done = recover(cli, vm, &m, error);
+    g_free(m.file);
+    return done;
 }
 
 static bool run(QsCli *cli, char **words, GError **error)

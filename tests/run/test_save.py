@@ -81,7 +81,7 @@ def test_restored_paused(bare: Launcher, tmp_path: Path) -> None:
 @pytest.mark.parametrize("words, status, text", [
     (["save", "web", "/tmp/f"], 1, "there is no VM"), (["save", "box"], 2, "usage"),
     (["save", "box", "/etc/passwd"], 3, "exists"),
-    (["save", "box", "/nonexistent/f"], 4, "it runs here"),
+    (["save", "box", "/nonexistent/f"], 3, "it runs here"),
     (["restore", "/nonexistent/f"], 3, "No such file"),
     (["restore", "/etc/passwd"], 3, "no VM file"),
     (["restore", "/dev/null"], 3, "no VM file"), (["restore", "/"], 3, "no VM file"),
@@ -277,9 +277,7 @@ def test_killed_launcher(disk: Launcher, tmp_path: Path, milliseconds: int) -> N
         assert file.exists()
     elif file.exists():
         assert "restore continues it" in disk.bad(1, "start", "box")
-    elif state == "running":
-        assert not file.exists()
-    else:
+    elif (disk.run_folder("box") / "saving").exists():
         disk.good("start", "box")
     if file.exists():
         disk.good("restore", file, "--name", "again")
@@ -287,4 +285,38 @@ def test_killed_launcher(disk: Launcher, tmp_path: Path, milliseconds: int) -> N
         assert disk.state("box")["state"] == "stopped"
     else:
         assert disk.state("box")["state"] == "running"
-        assert not Path(f"{file}.partial").exists()
+        # Only a file that was created and not yet noted stays, empty.
+        partial = Path(f"{file}.partial")
+        assert not partial.exists() or partial.stat().st_size == 0
+
+
+def test_another_file_of_that_name(bare: Launcher, tmp_path: Path) -> None:
+    """A launcher died while it saved; what lies at the name since then is not the VM."""
+    file = tmp_path / "f"
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"")
+    info = mine.stat()
+    mark = bare.run_folder("box") / "saving"
+    mark.write_text(f"{info.st_dev} {info.st_ino} {file}")
+    file.write_text("something else")
+    assert "it runs on" in bare.run("start", "box").stderr
+    assert bare.state("box")["state"] == "running"
+    assert file.read_text() == "something else" and not mark.exists()
+    mark.write_text(f"{info.st_dev} {info.st_ino} {file}")
+    mine.rename(file)
+    assert "restore continues it" in bare.bad(1, "start", "box")
+    assert bare.state("box")["state"] == "stopped"
+
+
+def test_somebody_else_saves_there(bare: Launcher, tmp_path: Path) -> None:
+    partial = tmp_path / "f.partial"
+    partial.write_text("another's")
+    assert "exists" in bare.bad(3, "save", "box", tmp_path / "f")
+    assert partial.read_text() == "another's"
+    assert bare.state("box")["state"] == "running"
+
+
+def test_the_file_is_private(bare: Launcher, tmp_path: Path) -> None:
+    """It holds the guest's memory."""
+    bare.good("save", "box", tmp_path / "f")
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o600
