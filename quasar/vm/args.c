@@ -291,5 +291,10 @@ char *qs_args_find_qemu(const char *guest, GError **error)
                 "install Quasar's QEMU, or name its folder in QUASAR_QEMU_DIR",
                 "%s is not on PATH, not beside quasar-run, not in QUASAR_QEMU_DIR", program);
     }
+    if (found != NULL && !g_path_is_absolute(found)) {
+        g_autofree char *relative = found;
+
+        found = g_canonicalize_filename(relative, NULL);
+    }
     return found;
 }

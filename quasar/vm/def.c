@@ -18,6 +18,7 @@
 typedef enum Kind {
     KIND_TEXT,
     KIND_PATH,
+    KIND_FILE, /* a path, or a name that is not one */
     KIND_WORD,
     KIND_LIST,
     KIND_PATHS,
@@ -45,7 +46,7 @@ static const struct {
     { "kernel", KIND_PATH, AT(kernel), "path of a kernel to start directly" },
     { "initrd", KIND_PATH, AT(initrd), "path of its initial RAM disk" },
     { "append", KIND_TEXT, AT(append), "the kernel's command line" },
-    { "firmware", KIND_TEXT, AT(firmware), "path of firmware, or its name in QEMU's folder" },
+    { "firmware", KIND_FILE, AT(firmware), "path of firmware, or its name in QEMU's folder" },
     { "net", KIND_TEXT, AT(net), "user, none or socket:PATH" },
     { "forward", KIND_LIST, AT(forward), "[tcp:|udp:][ADDRESS:]PORT:GUESTPORT, separated by ;" },
     { "mac", KIND_TEXT, AT(mac), "an address such as 52:54:00:12:34:56" },
@@ -303,6 +304,10 @@ static bool set_at(QsDef *def, guint i, const char *value, GError **error)
     case KIND_LIST:
     case KIND_PATHS: *(char ***)field(def, i) = split_list(i, value); return true;
     case KIND_PATH: *(char **)field(def, i) = g_canonicalize_filename(value, NULL); return true;
+    case KIND_FILE:
+        *(char **)field(def, i) =
+            strchr(value, '/') != NULL ? g_canonicalize_filename(value, NULL) : g_strdup(value);
+        return true;
     default: *(char **)field(def, i) = g_strdup(value); return true;
     }
 }

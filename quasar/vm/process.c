@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -134,6 +135,18 @@ bool qs_process_signal(int pidfd, int number)
     return syscall(SYS_pidfd_send_signal, pidfd, number, NULL, 0) == 0;
 }
 
+/* Open files that our own parent left open are not the child's. */
+static void close_others(void)
+{
+    if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) == 0) {
+        return;
+    }
+    /* An older kernel, or an emulator in its place. */
+    for (int fd = 3; fd < 1024; fd++) {
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    }
+}
+
 /* In the child: nothing but system calls. */
 static void run_child(char **argv, const int *fds, guint n_fds, int null, int log, int go)
 {
@@ -144,6 +157,11 @@ static void run_child(char **argv, const int *fds, guint n_fds, int null, int lo
         _exit(127);
     }
     setsid();
+    /* QEMU looks for firmware by name in the folder it is in before it looks in its own. */
+    if (chdir("/") < 0) {
+        _exit(127);
+    }
+    close_others();
     for (guint i = 0; i < n_fds; i++) {
         fcntl(fds[i], F_SETFD, 0);
     }

@@ -29,8 +29,8 @@ bool qs_process_wait(int pidfd, gint64 deadline, GCancellable *cancellable, GErr
 bool qs_process_signal(int pidfd, int number);
 
 /*
- * Starts @argv in a session of its own: nothing to read, both outputs to @log, and of our open
- * files those in @fds. Recorded at @record.
+ * Starts @argv, which begins with an absolute path, in a session of its own: nothing to read, both
+ * outputs to @log, in the root folder, and of all open files those in @fds. Recorded at @record.
  */
 bool qs_process_spawn(char **argv, const int *fds, guint n_fds, const char *log, const char *record,
                       QsProcess *ret_process, GError **error);

@@ -114,6 +114,31 @@ static void test_records(void)
     }
 }
 
+/* What a script that runs us has open must not stay open for as long as QEMU lives. */
+static void test_strange_files(void)
+{
+    QsProcess process;
+    char cwd[64] = "", path[64];
+    int fds[2], pidfd;
+    char c;
+
+    g_assert_cmpint(pipe(fds), ==, 0);
+    start("exec sleep 60", &process, -1);
+    pidfd = qs_process_pin(&process);
+    g_assert_cmpint(pidfd, >=, 0);
+    close(fds[1]);
+    /* The end comes with the program's start; waited for without a limit, it would never come. */
+    g_assert_cmpint(g_poll(&(GPollFD){ .fd = fds[0], .events = G_IO_IN }, 1, 20000), ==, 1);
+    g_assert_cmpint(read(fds[0], &c, 1), ==, 0);
+    g_snprintf(path, sizeof(path), "/proc/%d/cwd", process.pid);
+    g_assert_cmpint(readlink(path, cwd, sizeof(cwd) - 1), ==, 1);
+    g_assert_cmpstr(cwd, ==, "/");
+    qs_process_signal(pidfd, SIGKILL);
+    waitpid(process.pid, NULL, 0);
+    close(pidfd);
+    close(fds[0]);
+}
+
 static void test_missing_program(void)
 {
     const char *argv[] = { "/nonexistent/qemu", NULL };
@@ -218,6 +243,7 @@ int main(int argc, char **argv)
     g_test_add_func("/process/pin", test_pin);
     g_test_add_func("/process/wait-cancelled", test_wait_cancelled);
     g_test_add_func("/process/records", test_records);
+    g_test_add_func("/process/strange-files", test_strange_files);
     g_test_add_func("/process/missing-program", test_missing_program);
     g_test_add_func("/run/hold", test_hold);
     g_test_add_func("/run/hold-link", test_hold_link);
