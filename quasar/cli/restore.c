@@ -67,8 +67,11 @@ static bool has_section(const QsArchive *archive, const char *key)
  */
 static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
 {
-    const char *paths[] = { def->iso, def->kernel, def->initrd };
-    static const char *const keys[] = { "iso", "kernel", "initrd" };
+    /* A name without a folder is QEMU's own. */
+    const char *firmware =
+        def->firmware != NULL && strchr(def->firmware, '/') != NULL ? def->firmware : NULL;
+    const char *paths[] = { def->iso, def->kernel, def->initrd, firmware };
+    static const char *const keys[] = { "iso", "kernel", "initrd", "firmware" };
     guint images = def->image == NULL ? 0 : g_strv_length(def->image);
     guint wanted = 1 + images;
 
@@ -87,9 +90,6 @@ static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
     }
     if (archive->n_sections != wanted || !has_section(archive, "state")) {
         return refuse(error, "it holds something else than it should");
-    }
-    if (def->firmware != NULL && strchr(def->firmware, '/') != NULL) {
-        return refuse(error, "it names firmware by a path");
     }
     if (opt_net == NULL && g_str_has_prefix(def->net, "socket:")) {
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL,

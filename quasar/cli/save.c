@@ -127,6 +127,7 @@ static bool pause_guest(Save *s, GError **error)
     return ask(s, "stop", error);
 }
 
+/* Firmware that is no path is QEMU's own, which each host has. */
 static bool pack(Save *s, int fd, const char *key, const char *path, GError **error)
 {
     return path == NULL || *path != '/' ||
@@ -152,7 +153,9 @@ static bool pack_all(Save *s, int fd, GError **error)
         }
     }
     return pack(s, fd, "iso", s->def->iso, error) && pack(s, fd, "kernel", s->def->kernel, error) &&
-           pack(s, fd, "initrd", s->def->initrd, error) && qs_archive_finish(s->archive, fd, error);
+           pack(s, fd, "initrd", s->def->initrd, error) &&
+           pack(s, fd, "firmware", s->def->firmware, error) &&
+           qs_archive_finish(s->archive, fd, error);
 }
 
 /* Who else saves to this name fails here, before anything is written. */

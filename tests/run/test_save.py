@@ -2,6 +2,7 @@
 """A VM into one file and back: what goes on, what is refused, where it is after each failure."""
 
 import hashlib
+import os
 import re
 import signal
 import struct
@@ -68,6 +69,22 @@ def test_round_trip(disk: Launcher, image: Path, tmp_path: Path) -> None:
     assert copy.stat().st_blocks * 512 < 1 << 20
     original = disk.state("box")["definition"]
     assert all(shown["definition"][k] == original[k] for k in ("uuid", "mac", "machine", "memory"))
+
+
+def test_firmware_goes_along(quasar: Launcher, host: Path, guest: Callable[[str], Any],
+                             tmp_path: Path) -> None:
+    """Firmware by path is one of the VM's files; a name stays a name."""
+    qemu = (host / "qemu-system-x86_64").resolve()
+    bios = qemu.parents[1] / "share" / "qemu" / "bios-256k.bin"
+    quasar.good("start", "box", "--kernel", guest("bare-x86_64").kernel, "--memory", "64M",
+                "--net", "none", "--firmware", os.path.relpath(bios))
+    assert quasar.state("box")["definition"]["firmware"] == os.path.abspath(bios)
+    quasar.good("save", "box", tmp_path / "f")
+    quasar.good("restore", tmp_path / "f", "--name", "again")
+    copy = quasar.root / "images" / "again" / "firmware"
+    assert quasar.state("again")["definition"]["firmware"] == str(copy)
+    assert copy.read_bytes() == bios.read_bytes()
+    last_pass(quasar, "again")
 
 
 def test_restored_paused(bare: Launcher, tmp_path: Path) -> None:
