@@ -138,10 +138,10 @@ static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
     return true;
 }
 
-static bool launch(QsCli *cli, QsVm *vm, GError **error)
+/* @ret_console: -1 when nobody attaches. */
+static bool launch(QsCli *cli, QsVm *vm, int *ret_console, GError **error)
 {
     bool no_sandbox = false;
-    int console = -1;
 
     if (!qs_vm_launch(vm, false, cli->cancellable, &no_sandbox, error)) {
         return false;
@@ -149,20 +149,31 @@ static bool launch(QsCli *cli, QsVm *vm, GError **error)
     if (no_sandbox) {
         qs_cli_say(cli, "note: this host offers no seccomp; QEMU runs without its sandbox");
     }
-    if (attach && (console = qs_attach_open(vm, error)) < 0) {
+    if (attach && (*ret_console = qs_attach_open(vm, error)) < 0) {
         return false;
     }
     if (!qs_vm_continue(vm, cli->cancellable, error)) {
         return false;
     }
     qs_cli_say(cli, "%s runs", qs_vm_name(vm));
-    return console < 0 || qs_attach_run(cli, vm, console, QS_ATTACH_DEFAULT_ESCAPE, NULL, 0, error);
+    return true;
+}
+
+/* Who is attached may be so for days: that is no work on the VM which others must wait for. */
+static bool watch(QsCli *cli, QsVm *vm, int console, GError **error)
+{
+    if (console < 0) {
+        return true;
+    }
+    qs_vm_unlock(vm);
+    return qs_attach_run(cli, vm, console, QS_ATTACH_DEFAULT_ESCAPE, NULL, 0, error);
 }
 
 static bool run(QsCli *cli, char **words, GError **error)
 {
     g_autofree char *name = words[0] != NULL ? g_strdup(words[0]) : name_from_image();
     g_autoptr(QsVm) vm = NULL;
+    int console = -1;
 
     if (name == NULL) {
         return qs_fail(error, QS_VM_ERROR_USAGE, NULL,
@@ -171,20 +182,22 @@ static bool run(QsCli *cli, char **words, GError **error)
     if (!has_definition()) {
         vm = qs_vm_open(cli->store, name, error);
         return vm != NULL && qs_vm_lock(vm, "start", error) &&
-               (qs_vm_is_alive(vm) ? finish_start(cli, vm, error) : launch(cli, vm, error));
+               (qs_vm_is_alive(vm) ? finish_start(cli, vm, error)
+                                   : launch(cli, vm, &console, error)) &&
+               watch(cli, vm, console, error);
     }
     vm = qs_vm_new(cli->store, name, error);
     if (vm == NULL || !qs_vm_lock(vm, "start", error) || !define(cli, vm, error)) {
         return false;
     }
-    if (!launch(cli, vm, error)) {
+    if (!launch(cli, vm, &console, error)) {
         /* A VM that never ran is not kept. */
         if (!qs_vm_is_alive(vm)) {
             qs_vm_delete(vm, NULL);
         }
         return false;
     }
-    return true;
+    return watch(cli, vm, console, error);
 }
 
 const QsVerb qs_verb_start = {

@@ -145,6 +145,12 @@ bool qs_vm_lock(QsVm *vm, const char *verb, GError **error)
     return vm->def == NULL || reload(vm, error);
 }
 
+void qs_vm_unlock(QsVm *vm)
+{
+    close(vm->lock);
+    vm->lock = -1;
+}
+
 bool qs_vm_save(QsVm *vm, GError **error)
 {
     g_autofree char *folder = g_path_get_dirname(vm->definition);

@@ -44,10 +44,11 @@ QsDef *qs_vm_def(QsVm *vm);
 bool qs_vm_exists(const QsVm *vm);
 
 /*
- * Until qs_vm_free(). Fails at once when another program holds it. What was loaded before is loaded
- * again: another may have changed or deleted it meanwhile.
+ * Until qs_vm_unlock() or qs_vm_free(). Fails at once when another program holds it. What was
+ * loaded before is loaded again: another may have changed or deleted it meanwhile.
  */
 bool qs_vm_lock(QsVm *vm, const char *verb, GError **error);
+void qs_vm_unlock(QsVm *vm);
 /* These need the lock. */
 bool qs_vm_define(QsVm *vm, QsDef *def, GError **error); /* takes @def */
 bool qs_vm_save(QsVm *vm, GError **error);

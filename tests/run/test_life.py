@@ -78,6 +78,9 @@ def test_console_from_the_first_character(quasar: Launcher, guest: Callable[[str
         assert piece, seen
         seen += piece
     assert seen.decode().lstrip().startswith(GREETING)
+    # Whoever watches keeps nobody from working on the VM.
+    quasar.good("set", "box", "memory=96M")
+    assert "stop --force" in quasar.bad(4, "stop", "box", "--timeout", "1")
     # Detached by a signal, the VM runs on and the status says that this was no failure.
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 130
