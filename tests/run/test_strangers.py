@@ -42,6 +42,23 @@ def qcow2(backing: int = 0, features: int = 0) -> bytes:
     return head.ljust(1000, b"\0") + b"/etc/passwd".ljust(BLOCK, b"\0")
 
 
+@pytest.mark.parametrize("words, text", [
+    ([], "listen for other hosts: forward 0.0.0.0:80:80"),
+    (["--net", "user"], "is not on PATH"), (["--net", "none"], "is not on PATH"),
+    (["--net", "socket:/run/x"], "is not on PATH"), (["--net", "x"], "user, none or socket:PATH"),
+])
+def test_forwards(dry: Launcher, tmp_path: Path, words: list[str], text: str) -> None:
+    """A file does not open this host to others; another network is without its forwards."""
+    file = make(tmp_path / "f", DEFINITION.replace("net=none", "net=user") +
+                "forward=2222:22;0.0.0.0:80:80;\n")
+    assert text in dry.bad(2 if "x" in words else 3, "restore", file, *words)
+
+
+def test_forwards_of_this_host(dry: Launcher, tmp_path: Path) -> None:
+    file = make(tmp_path / "f", DEFINITION.replace("net=none", "net=user") + "forward=2222:22;\n")
+    assert "is not on PATH" in dry.bad(3, "restore", file)
+
+
 @pytest.mark.parametrize("backing, features, text", [
     (0, 0, "qemu-system-x86_64 is not on PATH"), (1000, 0, "names another file"),
     (0, 4, "names another file"),
