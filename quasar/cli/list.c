@@ -122,7 +122,9 @@ static bool run(QsCli *cli, char **words, GError **error)
         Row *row = rows->pdata[i];
 
         if (row->problem != NULL) {
-            g_printerr("warning: %s\n", row->problem);
+            g_autofree char *line = qs_fail_line(row->problem);
+
+            g_printerr("warning: %s\n", line);
         }
     }
     return true;

@@ -218,7 +218,9 @@ int main(int argc, char **argv)
     }
     g_clear_pointer(&cli.store, qs_store_free);
     if (!done) {
-        g_printerr("error: %s\n", error->message);
+        g_autofree char *line = qs_fail_line(error->message);
+
+        g_printerr("error: %s\n", line);
         return exit_code(error);
     }
     return 0;

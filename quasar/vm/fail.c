@@ -20,6 +20,19 @@ bool qs_fail(GError **error, QsVmError code, const char *state, const char *hint
     return false;
 }
 
+char *qs_fail_line(const char *message)
+{
+    g_autofree char *valid = g_utf8_make_valid(message, -1);
+    GString *line = g_string_new(NULL);
+
+    for (const char *at = valid; *at != '\0'; at = g_utf8_next_char(at)) {
+        gunichar c = g_utf8_get_char(at);
+
+        g_string_append_unichar(line, g_unichar_iscntrl(c) ? ' ' : c);
+    }
+    return g_string_free(line, FALSE);
+}
+
 bool qs_fail_errno(GError **error, int number, const char *format, ...)
 {
     g_autofree char *what = NULL;

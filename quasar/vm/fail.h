@@ -24,6 +24,11 @@ GQuark qs_vm_error_quark(void);
 /* @state and @hint may be NULL. Returns false, for `return qs_fail(...)`. */
 bool qs_fail(GError **error, QsVmError code, const char *state, const char *hint,
              const char *format, ...) G_GNUC_PRINTF(5, 6);
+/*
+ * One line that a terminal shows and does not obey: messages carry words of QEMU, of files and of
+ * definitions.
+ */
+char *qs_fail_line(const char *message);
 /* The same for a system call: the reason is that of @number. */
 bool qs_fail_errno(GError **error, int number, const char *format, ...) G_GNUC_PRINTF(3, 4);
 

@@ -61,7 +61,7 @@ static bool fail_migration(QsQmp *qmp, const char *status, GError **error)
         qs_qmp_query(qmp, "query-migrate", qs_qmp_deadline(ANSWER_MS), NULL, NULL);
     const char *why = found == NULL ? NULL : qs_json_get_string(found, "error-desc", NULL);
 
-    return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "QEMU says: %s",
+    return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "QEMU says: %.400s",
                    why != NULL ? why : status);
 }
 

@@ -168,6 +168,13 @@ def test_damaged_definition(dry: Launcher) -> None:
     assert dry.good("list", "--format", "names") == "good\n"
 
 
+def test_a_definition_does_not_speak_to_the_terminal(dry: Launcher) -> None:
+    define(dry, "odd", "a\x1b]0;x\x07\u009b2J=1\n")
+    for done in (dry.run("list"), dry.run("start", "odd")):
+        [line] = done.stderr.splitlines()
+        assert "a ]0;x  2J" in line and line.isprintable()
+
+
 def test_empty_list(dry: Launcher) -> None:
     assert dry.good("list").split() == ["NAME", "STATE", "GUEST", "MEMORY", "CPUS", "NET", "PID"]
     assert json.loads(dry.good("list", "--json")) == []
