@@ -6,6 +6,7 @@ x86_64 host and small guests from the cache; with --no-build they are skipped wh
 there. Whatever a test leaves running is ended by the launcher itself.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 import places  # noqa: E402
+from deadlines import Deadline  # noqa: E402
 from say import Failure  # noqa: E402
 
 TOP = Path(__file__).resolve().parents[2]
@@ -79,8 +81,11 @@ class Launcher:
         return process
 
     def state(self, name: str) -> dict[str, Any]:
-        import json
-        return json.loads(self.good("show", name, "--json"))
+        """What `show` says, once QEMU answers: a busy machine may keep it waiting."""
+        deadline = Deadline(60, f"an answer from {name}")
+        while (shown := json.loads(self.good("show", name, "--json")))["state"] == "silent":
+            deadline.left()
+        return shown
 
     def run_folder(self, name: str) -> Path:
         return self.root / "run" / name
