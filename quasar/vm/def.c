@@ -492,7 +492,7 @@ bool qs_def_check(const QsDef *def, GError **error)
                        arch->name, arch->cpus_max);
     }
     if (strchr(def->machine, ',') != NULL || strchr(def->machine, '=') != NULL ||
-        g_str_has_prefix(def->cpu, "host") || strchr(def->cpu, '=') != NULL) {
+        g_str_has_prefix(def->cpu, "host") || strpbrk(def->cpu, ",=") != NULL) {
         return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL,
                        "machine and cpu are names of models, without options, and not the host's");
     }
