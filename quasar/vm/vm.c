@@ -13,6 +13,8 @@
 #define ALIVE "alive"
 #define PROCESS "process"
 #define LIVE "live.conf"
+/* From the end of its monitor to that of QEMU. */
+#define END_MS 10000
 
 struct QsVm {
     QsStore *store; /* borrowed */
@@ -305,17 +307,14 @@ static bool fail_unknown_process(const QsVm *vm, GError **error)
                    "the QEMU of \"%s\" cannot be found", vm->name);
 }
 
-bool qs_vm_power_off(QsVm *vm, guint timeout_s, GCancellable *cancellable, GError **error)
+/* Presses the button. */
+static bool ask_power_off(QsVm *vm, GCancellable *cancellable, GError **error)
 {
     g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, 10000, cancellable, error);
     g_autofree char *hint = g_strdup_printf("quasar-run stop --force %s", vm->name);
-    g_autoptr(GError) own = NULL;
     g_autoptr(JsonObject) status = NULL;
     g_autoptr(JsonNode) done = NULL;
     const char *word;
-    QsProcess process;
-    int pidfd;
-    bool ended;
 
     if (qmp == NULL) {
         return false;
@@ -332,26 +331,51 @@ bool qs_vm_power_off(QsVm *vm, guint timeout_s, GCancellable *cancellable, GErro
     }
     done =
         qs_qmp_execute(qmp, "system_powerdown", NULL, qs_qmp_deadline(10000), cancellable, error);
-    if (done == NULL) {
-        return false;
-    }
-    pidfd = pin(vm, &process);
+    return done != NULL;
+}
+
+static bool fail_deaf(const QsVm *vm, const GError *why, GError **error)
+{
+    g_autofree char *hint = g_strdup_printf("quasar-run stop --force %s", vm->name);
+    bool cancelled = why->code == QS_VM_ERROR_CANCELLED;
+
+    return qs_fail(error, cancelled ? QS_VM_ERROR_CANCELLED : QS_VM_ERROR_RUNS_HERE, "it runs here",
+                   hint, "the guest of \"%s\" was asked to power off and %s", vm->name,
+                   cancelled ? "may still do so" : "did not do so in time");
+}
+
+bool qs_vm_power_off(QsVm *vm, guint timeout_s, GCancellable *cancellable, GError **error)
+{
+    g_autoptr(GError) own = NULL;
+    QsProcess process;
+    int pidfd = pin(vm, &process);
+    bool ended;
+
     if (pidfd < 0 && qs_vm_is_alive(vm)) {
         return fail_unknown_process(vm, error);
     }
-    ended =
-        pidfd < 0 || qs_process_wait(pidfd, qs_qmp_deadline(timeout_s * 1000), cancellable, &own);
+    if (pidfd < 0 || ask_power_off(vm, cancellable, &own)) {
+        ended = pidfd < 0 ||
+                qs_process_wait(pidfd, qs_qmp_deadline(timeout_s * 1000), cancellable, &own) ||
+                fail_deaf(vm, own, error);
+    } else {
+        /* It may have ended by itself while it was asked. */
+        ended = g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_LOST) &&
+                qs_process_wait(pidfd, qs_qmp_deadline(END_MS), NULL, NULL);
+        if (g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED)) {
+            qs_fail(error, QS_VM_ERROR_CANCELLED, "it runs here", NULL,
+                    "the stop of \"%s\" was interrupted", vm->name);
+        } else if (!ended) {
+            g_propagate_error(error, g_steal_pointer(&own));
+        }
+    }
     if (pidfd >= 0) {
         close(pidfd);
     }
     if (ended) {
         qs_run_sweep(vm->run, LOCK);
-        return true;
     }
-    return qs_fail(
-        error, own->code == QS_VM_ERROR_CANCELLED ? QS_VM_ERROR_CANCELLED : QS_VM_ERROR_RUNS_HERE,
-        "it runs here", hint, "the guest of \"%s\" was asked to power off and %s", vm->name,
-        own->code == QS_VM_ERROR_CANCELLED ? "may still do so" : "did not do so in time");
+    return ended;
 }
 
 bool qs_vm_kill(QsVm *vm, GError **error)

@@ -54,6 +54,7 @@ static const Case cases[] = {
       NULL, "running", QS_QMP_ERROR_COMMAND, "Resetting" },
     { "power-off", POWER_OFF, HELLO RUNS EVENT("POWERDOWN") DONE3, "system_powerdown", "stopped", 0,
       NULL },
+    { "power-off-by-itself", POWER_OFF, HELLO, "query-status", "stopped", 0, NULL },
     { "power-off-ignored", POWER_OFF, HELLO RUNS EVENT("POWERDOWN") DONE3, NULL, "running",
       QS_VM_ERROR_RUNS_HERE, "hint: quasar-run stop --force web" },
     { "power-off-refused", POWER_OFF,
@@ -113,6 +114,7 @@ static void serve(World *w, int fd)
         g_string_append_len(heard, buffer, n);
         if (w->c->ends_at != NULL && strstr(heard->str, w->c->ends_at) != NULL) {
             end_process(w);
+            return;
         }
     }
 }
