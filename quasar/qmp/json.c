@@ -49,19 +49,43 @@ static char peek(Walk *w)
     return w->at < w->size ? w->text[w->at] : '\0';
 }
 
+/* The four digits behind \u. */
+static bool walk_unit(Walk *w, guint *ret_unit)
+{
+    guint unit = 0;
+
+    for (guint i = 0; i < 4; i++, w->at++) {
+        if (w->at >= w->size || !g_ascii_isxdigit(w->text[w->at])) {
+            return syntax(w, "a malformed escape");
+        }
+        unit = unit << 4 | (guint)g_ascii_xdigit_value(w->text[w->at]);
+    }
+    *ret_unit = unit;
+    return true;
+}
+
+/* json-glib would make text of half a pair that is no UTF-8, and end a string at a NUL. */
 static bool walk_escape(Walk *w)
 {
     char c = w->at < w->size ? w->text[w->at++] : '\0';
+    guint unit = 0, low = 0;
 
-    if (c == 'u') {
-        for (guint i = 0; i < 4; i++, w->at++) {
-            if (w->at >= w->size || !g_ascii_isxdigit(w->text[w->at])) {
-                return syntax(w, "a malformed escape");
-            }
-        }
-        return true;
+    if (c != 'u') {
+        return (c != '\0' && strchr("\"\\/bfnrt", c) != NULL) || syntax(w, "a malformed escape");
     }
-    return (c != '\0' && strchr("\"\\/bfnrt", c) != NULL) || syntax(w, "a malformed escape");
+    if (!walk_unit(w, &unit)) {
+        return false;
+    }
+    if (unit >= 0xd800 && unit < 0xdc00 && w->size - w->at >= 6 && w->text[w->at] == '\\' &&
+        w->text[w->at + 1] == 'u') {
+        w->at += 2;
+        if (!walk_unit(w, &low)) {
+            return false;
+        }
+        return (low >= 0xdc00 && low < 0xe000) || syntax(w, "half a pair of escapes");
+    }
+    return (unit != 0 && (unit < 0xd800 || unit >= 0xe000)) ||
+           syntax(w, "an escape of no character");
 }
 
 static bool walk_string(Walk *w)
