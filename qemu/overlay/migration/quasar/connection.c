@@ -60,6 +60,7 @@ void quasar_connection_break(QuasarConnection *connection)
 
 typedef struct Handshake {
     GMainLoop *loop;
+    bool over;                /* perhaps before the loop has begun to run */
     Error *error;
 } Handshake;
 
@@ -68,6 +69,7 @@ static void handshake_ended(QIOTask *task, void *opaque)
     Handshake *handshake = opaque;
 
     qio_task_propagate_error(task, &handshake->error);
+    handshake->over = true;
     g_main_loop_quit(handshake->loop);
 }
 
@@ -91,7 +93,9 @@ static void run_handshake(QuasarConnection *connection, QIOChannelTLS *tls,
     g_main_context_push_thread_default(context);
     qio_channel_set_blocking(connection->ioc, false, NULL);
     qio_channel_tls_handshake(tls, handshake_ended, handshake, NULL, context);
-    g_main_loop_run(handshake->loop);
+    if (!handshake->over) {
+        g_main_loop_run(handshake->loop);
+    }
     qio_channel_set_blocking(connection->ioc, true, NULL);
     g_main_context_pop_thread_default(context);
     g_source_destroy(late);

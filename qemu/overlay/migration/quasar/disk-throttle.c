@@ -37,11 +37,15 @@ static char *group_name(QuasarSource *source)
 /* Whether the limits in force are those that were set here. */
 static bool is_ours(QuasarSource *source)
 {
-    g_autofree char *group = group_name(source);
+    g_autofree char *group = NULL;
     ThrottleConfig config;
 
-    if (!source->brake.set || !member(source)->throttle_state ||
-        strcmp(throttle_group_get_name(member(source)), group)) {
+    /* a source that failed to open has no disk, and no limit either */
+    if (!source->brake.set || !member(source)->throttle_state) {
+        return false;
+    }
+    group = group_name(source);
+    if (strcmp(throttle_group_get_name(member(source)), group)) {
         return false;
     }
     throttle_group_get_config(member(source), &config);

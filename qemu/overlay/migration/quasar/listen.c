@@ -42,6 +42,13 @@ static bool answer_again(QuasarConnection *connection, const QsFrame *frame)
            qs_session_begin(link->session, NULL);
 }
 
+/* By a session that is not this one. */
+static bool is_taken(QuasarLink *link, uint64_t session)
+{
+    QEMU_LOCK_GUARD(&link->lock);
+    return link->session && session != link->id;
+}
+
 static bool judge_hello(QuasarConnection *connection, const QsFrame *frame,
                         QsKv *offer, QsKv *reply, QsTerms *ret_agreed,
                         char **ret_why)
@@ -79,6 +86,11 @@ static bool take_hello(QuasarConnection *connection, const QsFrame *frame)
     QsTerms agreed;
     bool again, first;
 
+    if (is_taken(link, frame->header.session)) {
+        connection->hello_session = frame->header.session;
+        refuse(connection, 0, "it waits for another machine already");
+        return false;
+    }
     if (!offer || !judge_hello(connection, frame, offer, reply, &agreed,
                                &why)) {
         connection->hello_session = frame->header.session;
@@ -92,6 +104,7 @@ static bool take_hello(QuasarConnection *connection, const QsFrame *frame)
             link->id = frame->header.session;
             quasar_link_fresh_session(link, QS_ROLE_LISTENER, &agreed);
             qs_session_begin(link->session, NULL);
+            link->lanes[0].down_since = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
         }
     }
     if (!first && !again) {

@@ -135,10 +135,12 @@ QuasarInfo *qmp_query_quasar(Error **errp)
 
 bool quasar_cont(Error **errp)
 {
-    if (!current || current->where == QUASAR_WHERE_HERE) {
+    bool decided = quasar_outgoing_decided();
+
+    if (!current || (current->where == QUASAR_WHERE_HERE && !decided)) {
         return false;
     }
-    if (current->where == QUASAR_WHERE_UNDECIDED) {
+    if (current->where == QUASAR_WHERE_UNDECIDED || decided) {
         error_setg(errp, "it is not known on this side whether the machine "
                    "runs on the other");
         error_append_hint(errp, "It goes on by itself when the other side is "
@@ -203,6 +205,7 @@ bool quasar_tls_creds(bool client, QCryptoTLSCreds **ret_creds, Error **errp)
 
 bool quasar_plain_allowed(const SocketAddress *address)
 {
+    struct in_addr binary;
     const char *host;
 
     if (address->type == SOCKET_ADDRESS_TYPE_UNIX ||
@@ -211,5 +214,6 @@ bool quasar_plain_allowed(const SocketAddress *address)
     }
     host = address->u.inet.host;
     return g_str_equal(host, "localhost") || g_str_equal(host, "::1") ||
-           g_str_has_prefix(host, "127.");
+           (g_str_has_prefix(host, "127.") &&
+            inet_pton(AF_INET, host, &binary) == 1);
 }

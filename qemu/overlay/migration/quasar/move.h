@@ -58,6 +58,8 @@ void quasar_incoming_commit(bool by_person);
 void quasar_incoming_want_run(void);
 /* Destination: a load has ended, well or not; the SaveVMHandlers' callback. */
 int quasar_incoming_load_cleanup(void *opaque);
+/* Source: it has decided and is about to tell. */
+bool quasar_outgoing_decided(void);
 /* Source: a person takes the machine back, or gives it up. */
 void quasar_outgoing_resolve(bool run);
 

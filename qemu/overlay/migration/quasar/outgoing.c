@@ -33,6 +33,7 @@ typedef struct Outgoing {
     bool active;              /* from 'migrate' to DONE or FAILED */
     bool connected;           /* migration_connect() has been called */
     bool had_return_path;     /* the user's setting */
+    int64_t start_time;       /* names the 'migrate' that this belongs to */
     NotifierWithReturn migration_notifier;
     NotifierWithReturn precopy_notifier;
 } Outgoing;
@@ -140,7 +141,8 @@ static void connect_migration(const Error *error)
         return;
     }
     outgoing.connected = true;
-    if (s->state != MIGRATION_STATUS_SETUP) {
+    if (s->state != MIGRATION_STATUS_SETUP ||
+        s->start_time != outgoing.start_time) {
         g_autoptr(Error) cancelled = NULL;
 
         error_setg(&cancelled, "it was cancelled");
@@ -259,6 +261,11 @@ static const QuasarLinkOps outgoing_ops = {
     .dead = link_dead,
 };
 
+bool quasar_outgoing_decided(void)
+{
+    return outgoing.active && state()->state == MIGRATION_STATUS_COMPLETED;
+}
+
 void quasar_outgoing_resolve(bool run)
 {
     QuasarMove *move = quasar_move();
@@ -348,6 +355,7 @@ static void start_session(SocketAddress *address, Error **errp)
         }
     }
     outgoing.had_return_path = migrate_return_path();
+    outgoing.start_time = state()->start_time;
     outgoing.active = true;
     outgoing.connected = false;
     set_return_path(true);
@@ -361,6 +369,11 @@ void quasar_start_outgoing_migration(MigrationState *s, QuasarAddress *address,
                                      Error **errp)
 {
     if (!quasar_move_may_begin(errp) || !check_capabilities(errp)) {
+        return;
+    }
+    if (migrate_mode() != MIG_MODE_NORMAL) {
+        error_setg(errp, "quasar: does not go with the migration mode %s",
+                   MigMode_str(migrate_mode()));
         return;
     }
     start_session(address->socket, errp);
