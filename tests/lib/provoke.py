@@ -197,7 +197,8 @@ def virtio_scsi(bench: Bench) -> None:
     device = Virtio(bench.qtest, 2)
     for number, command in enumerate(("00" * 6, "28" + "00" * 4 + "03" + "0000" + "01" + "00")):
         cdb = bytes.fromhex(command).ljust(32, b"\0")
-        header = bytes([1, 0, 0x40, 0, 0, 0, 0, 0]) + struct.pack("<QBBB", number, 0, 0, 0) + cdb
+        tag = number << 56 | number     # the same in both orders: docs/compatibility.rst
+        header = bytes([1, 0, 0x40, 0, 0, 0, 0, 0]) + struct.pack("<QBBB", tag, 0, 0, 0) + cdb
         bench.qtest.write(BUFFERS, header)
         bench.qtest.write(STATUS, b"\xff" * 108)
         if number == 0:
