@@ -262,3 +262,32 @@ def test_another_key_is_refused(pair: Callable[..., Session], tmp_path: Path) ->
     assert told["where"] == "here" and told["reason"]
     assert session.runners() == ["source"]
     assert session.destination.running
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_command_line_and_human_monitor(run_folder: Path) -> None:
+    setup, here = Setup(places.guest("bare-x86_64"), net=False), Place.parse(HOME)
+    folder = run_folder / f"human{len(list(run_folder.iterdir()))}"
+    address = f"quasar:unix={folder}.sock"
+    with Machine(here, setup, folder / "there", incoming=address) as destination, \
+            Machine(here, setup, folder / "here") as source:
+        source.console.wait_line(PASSES, timeout=60)
+        assert source.qmp.human(f"migrate -d {address}") == ""
+        destination.qmp.wait_event("RESUME", timeout=30)
+        assert not source.qmp.execute("query-status")["running"]
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_pause_before_the_switchover(pair: Callable[..., Session]) -> None:
+    session = pair()
+    execute = session.source.qmp.execute
+    execute("migrate-set-capabilities", {"capabilities": [
+        {"capability": "pause-before-switchover", "state": True}]})
+    session.start()
+    session.source.qmp.wait_event("MIGRATION", lambda d: d["status"] == "pre-switchover",
+                                  timeout=30)
+    assert session.runners() == []
+    execute("migrate-continue", {"state": "pre-switchover"})
+    arrives_sound(session)
