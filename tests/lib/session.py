@@ -21,7 +21,9 @@ from shaper import Shaper
 
 STAGES = ("prepare", "bulk", "rounds", "stop", "commit")
 SETTLED = ("done", "failed")
+PASSES = r"pass (\d+) bad (\d+)"     # what a bare guest says of its memory
 LOOK = 0.05
+DOWNTIME_MS = 5000          # bare guests are busy all the time, and so may be the machine
 
 
 class TwoRun(AssertionError):
@@ -47,7 +49,8 @@ class Session:
                                                incoming="defer")
             self.source.qmp.execute("quasar-set", settings or {})
             self.source.qmp.execute("migrate-set-parameters",
-                                    {"max-bandwidth": 0, **(parameters or {})})
+                                    {"max-bandwidth": 0, "downtime-limit": DOWNTIME_MS,
+                                     **(parameters or {})})
             for end in self.ends.values():
                 end.qmp.execute("migrate-set-capabilities", {"capabilities": [
                     {"capability": "events", "state": True}]})
@@ -138,6 +141,28 @@ class Session:
         """Wait until an end says that the move is over, or is paused and says why."""
         self.wait(lambda: self.info(end).get("stage") in SETTLED, f"the end at the {end}", timeout)
         return self.info(end)
+
+    def check_guest(self, end: str) -> None:
+        """A bare guest goes through its memory at this end once more: every word is right."""
+        console = self.ends[end].console
+        for _ in range(2):
+            found = console.wait_line(PASSES, since=console.mark(), timeout=60)
+            assert found.group(2) == "0", f"{found.group(2)} words are wrong at the {end}"
+
+    def check_arrives(self, timeout: float = 60) -> None:
+        """The move ends well: the guest runs at the destination, and there alone."""
+        self.wait_settled("source", timeout)
+        self.wait_settled("destination", timeout)
+        assert self.runners() == ["destination"], self.story()
+        self.check_guest("destination")
+
+    def check_stays(self) -> str:
+        """The move fails and the guest runs on at the source; return the reason told there."""
+        told = self.wait_settled("source")
+        assert (told["stage"], told["where"]) == ("failed", "here"), told
+        assert self.runners() == ["source"]
+        self.check_guest("source")
+        return told["reason"]
 
     def story(self) -> str:
         told = [f"{name}: {self.info(name)}" for name in self.ends]

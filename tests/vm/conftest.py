@@ -27,8 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import places  # noqa: E402
 import scoreboard  # noqa: E402
 import travel  # noqa: E402
+from machine import Setup  # noqa: E402
 from places import Place  # noqa: E402
 from say import Failure  # noqa: E402
+from session import PASSES, Session  # noqa: E402
 
 ROWS = pytest.StashKey[list]()
 MISSING = pytest.StashKey[dict]()
@@ -208,6 +210,32 @@ def trip(request: pytest.FixtureRequest, frozen: Callable[[str, Place], travel.F
     folder = run_folder / str(len(list(run_folder.iterdir())))
     with Trip(route, ready, folder, request.config.stash[ROWS]) as one:
         yield one
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, run_folder: Path) -> Iterator[Callable[..., Session]]:
+    """Make sessions of the route's bare guest from its first host to its last.
+
+    HERE and THERE are further arguments of the two QEMUs, HERE for both when THERE is not given;
+    what else Session takes can be named.
+    """
+    made: list[Session] = []
+    route = Route.of(request.node)
+    assert route, "the test has no @pytest.mark.route"
+
+    def make(here: tuple[str, ...] = (), there: tuple[str, ...] | None = None,
+             **options: Any) -> Session:
+        folder = run_folder / f"pair{len(list(run_folder.iterdir()))}"
+        source, target = (Setup(places.guest(route.guest), net=False, extra=extra)
+                          for extra in (here, here if there is None else there))
+        made.append(Session(route.stops[0], route.stops[-1], source, folder, arrives_in=target,
+                            **options))
+        made[-1].source.console.wait_line(PASSES, timeout=60)
+        return made[-1]
+
+    yield make
+    for session in made:
+        session.__exit__()
 
 
 # Reports

@@ -9,16 +9,11 @@ strikes at the moment at which an end tells that it entered a stage.
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import places
 import pytest
-from machine import Setup
-from places import Place
 from session import STAGES, Session
 
-PASSES = r"pass (\d+) bad (\d+)"
 RESUME_SECONDS = 2
 HOLD_SECONDS = 2
 GUEST = "bare-x86_64"
@@ -27,22 +22,9 @@ pytestmark = pytest.mark.route(GUEST, "x86_64", "x86_64")
 
 
 @pytest.fixture
-def session(run_folder: Path) -> Iterator[Session]:
-    folder = run_folder / f"fault{len(list(run_folder.iterdir()))}"
-    home = Place.parse("x86_64")
-    with Session(home, home, Setup(places.guest(GUEST), net=False), folder,
-                 settings={"resume-timeout": RESUME_SECONDS},
-                 parameters={"downtime-limit": 500}, rate=1e9, delay=0.001) as one:
-        one.source.console.wait_line(PASSES, timeout=60)
-        yield one
-
-
-def guest_is_sound(session: Session, end: str) -> None:
-    """The guest of this end goes through its memory once more and finds every word right."""
-    console = session.ends[end].console
-    for _ in range(2):
-        found = console.wait_line(PASSES, since=console.mark(), timeout=60)
-        assert found.group(2) == "0", f"{found.group(2)} words are wrong at the {end}"
+def session(pair: Callable[..., Session]) -> Session:
+    return pair(settings={"resume-timeout": RESUME_SECONDS}, parameters={"downtime-limit": 500},
+                rate=1e9, delay=0.001)
 
 
 def hold(session: Session, end: str) -> Callable[[], None]:
@@ -68,7 +50,7 @@ def test_destination_is_killed(session: Session, stage: str) -> None:
         if told["stage"] == "failed":
             assert told["where"] == "here" and told["reason"]
             assert session.runners() == ["source"]
-            guest_is_sound(session, "source")
+            session.check_guest("source")
             return
     # It had the whole guest and was told to run it: this side must not guess.
     time.sleep(RESUME_SECONDS + 1)
@@ -80,7 +62,7 @@ def test_destination_is_killed(session: Session, stage: str) -> None:
     if told["where"] == "undecided":
         session.source.qmp.execute("quasar-resolve", {"verdict": "run"})
         session.source.qmp.execute("cont")
-        guest_is_sound(session, "source")
+        session.check_guest("source")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -103,7 +85,7 @@ def test_source_is_killed(session: Session, stage: str) -> None:
             session.destination.qmp.execute("cont")
         session.destination.qmp.execute("quasar-resolve", {"verdict": "run"})
     if told["where"] in ("undecided", "here"):
-        guest_is_sound(session, "destination")
+        session.check_guest("destination")
     else:
         assert session.runners() == []
 
@@ -123,7 +105,7 @@ def test_the_link_is_cut_for_a_moment(session: Session, stage: str) -> None:
     session.wait_settled("source")
     session.wait_settled("destination")
     assert session.runners() == ["destination"]
-    guest_is_sound(session, "destination")
+    session.check_guest("destination")
 
 
 def one_runs(session: Session) -> str:
@@ -134,7 +116,7 @@ def one_runs(session: Session) -> str:
     session.wait(lambda: len(session.runners()) == 1, "one end that runs the guest")
     runner, = session.runners()
     assert runner == ("source" if told["where"] == "here" else "destination")
-    guest_is_sound(session, runner)
+    session.check_guest(runner)
     return runner
 
 
@@ -153,7 +135,7 @@ def test_the_link_is_lost(session: Session, stage: str) -> None:
     if told["stage"] == "failed":
         assert told["reason"]
         assert session.runners() == ["source"]
-        guest_is_sound(session, "source")
+        session.check_guest("source")
     session.link.refuse(False)
     one_runs(session)
 

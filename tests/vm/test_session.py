@@ -7,7 +7,7 @@ on the way has to be there afterwards.
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from conftest import Trip
 from machine import Machine, Setup
 from places import Place
 from qmp import QmpError
-from session import Session
+from session import PASSES, Session
 from shaper import RandomCuts
 
 HOME = "x86_64"
-PASSES = r"pass (\d+) bad (\d+)"
 IN_FLIGHT = 1 << 20         # more than 100 Mb/s and 20 ms ask for
 
 
@@ -59,35 +58,6 @@ def test_disk_goes_along(trip: Trip) -> None:
 # Between two processes, with a link that a test may break
 
 
-@pytest.fixture
-def pair(request: pytest.FixtureRequest, run_folder: Path) -> Iterator[Callable[..., Session]]:
-    """Make sessions of the route's guest from its first host to its last."""
-    made: list[Session] = []
-    guest, *stops = request.node.get_closest_marker("route").args
-
-    def make(extra: tuple[str, ...] = (), **options: Any) -> Session:
-        folder = run_folder / f"pair{len(list(run_folder.iterdir()))}"
-        setup = Setup(places.guest(guest), net=False, extra=extra)
-        made.append(Session(Place.parse(stops[0]), Place.parse(stops[-1]), setup, folder,
-                            **options))
-        made[-1].source.console.wait_line(PASSES, timeout=60)
-        return made[-1]
-
-    yield make
-    for session in made:
-        session.__exit__()
-
-
-def arrives_sound(session: Session, timeout: float = 60) -> None:
-    session.wait_settled("source", timeout)
-    session.wait_settled("destination", timeout)
-    assert session.runners() == ["destination"], session.story()
-    console = session.destination.console
-    for _ in range(2):
-        found = console.wait_line(PASSES, since=console.mark(), timeout=60)
-        assert found.group(2) == "0"
-
-
 @pytest.mark.quick
 @pytest.mark.route("bare-x86_64", HOME, HOME)
 @pytest.mark.parametrize("lanes", [1, 4])
@@ -95,7 +65,7 @@ def arrives_sound(session: Session, timeout: float = 60) -> None:
 def test_lanes_and_levels(pair: Callable[..., Session], lanes: int, level: int) -> None:
     session = pair(settings={"lanes": lanes, "level": level})
     session.start()
-    arrives_sound(session)
+    session.check_arrives()
     told = session.info("source")
     assert len(told["lanes"]) == lanes
     if level:
@@ -116,10 +86,25 @@ def test_cut_ten_times(pair: Callable[..., Session]) -> None:
         session.start()
         cuts.wait()
     session.source.qmp.execute("migrate-set-parameters", {"max-bandwidth": 0})
-    arrives_sound(session, 120)
+    session.check_arrives(120)
     told = session.info("source")
     assert sum(lane["cuts"] for lane in told["lanes"]) >= 8, told
     assert told["resent"] < 20 * IN_FLIGHT, told
+
+
+@pytest.mark.route("linux-x86_64", HOME, HOME)
+def test_slow_link(run_folder: Path) -> None:
+    """Half a megabyte a second, and a guest that does little: it arrives within the downtime."""
+    here = Place.parse(HOME)
+    setup = Setup(places.guest("linux-x86_64"), net=False)
+    with Session(here, here, setup, run_folder / "slow", settings={"level": 1}, rate=4e6,
+                 delay=0.02, parameters={"downtime-limit": 300}) as session:
+        session.source.wait_ready()
+        session.start()
+        told = session.wait_settled("source", 150)
+        assert told["where"] == "peer", told
+        downtime = session.source.qmp.execute("query-migrate")["downtime"]
+        assert downtime < 900, downtime
 
 
 @pytest.mark.quick
@@ -156,7 +141,7 @@ def test_yank_ends_it_at_once(pair: Callable[..., Session]) -> None:
 def test_the_side_that_gave_it_away_is_silent(pair: Callable[..., Session]) -> None:
     session = pair()
     session.start()
-    arrives_sound(session)
+    session.check_arrives()
     with pytest.raises(QmpError, match="on the other side"):
         session.source.qmp.execute("cont")
     with pytest.raises(QmpError, match="previous migration"):
@@ -217,7 +202,7 @@ def test_bad_requests(pair: Callable[..., Session]) -> None:
         {"capability": "postcopy-ram", "state": False}]})
     assert session.runners() == ["source"]
     session.start()
-    arrives_sound(session)
+    session.check_arrives()
 
 
 KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
@@ -249,7 +234,7 @@ def test_encrypted_on_each_lane(pair: Callable[..., Session], tmp_path: Path) ->
     session.source.qmp.wait_event("QUASAR_STAGE", lambda d: d["stage"] == "bulk", timeout=20)
     time.sleep(0.5)
     session.link.cut()
-    arrives_sound(session)
+    session.check_arrives()
     assert all(lane["cuts"] >= 1 for lane in session.info("source")["lanes"])
 
 
@@ -290,4 +275,4 @@ def test_pause_before_the_switchover(pair: Callable[..., Session]) -> None:
                                   timeout=30)
     assert session.runners() == []
     execute("migrate-continue", {"state": "pre-switchover"})
-    arrives_sound(session)
+    session.check_arrives()

@@ -24,4 +24,20 @@ void quasar_start_incoming_migration(QuasarAddress *addr, Error **errp);
  */
 bool quasar_cont(Error **errp);
 
+/* Called first by 'stop'.  True when a machine that is not here yet will be
+ * paused once it is. */
+bool quasar_stop(void);
+
+/* Asked whenever something is about to run the machine. */
+bool quasar_may_run(void);
+
+/* Whether a machine comes in that announces itself only when it runs. */
+bool quasar_announces_later(void);
+
+/* 'migrate_cancel', after the state of the migration has changed. */
+void quasar_cancel(void);
+
+/* The process ends, and its migration was cancelled if it was not over. */
+void quasar_shutdown(void);
+
 #endif

@@ -507,7 +507,7 @@ static bool deliver(QuasarConnection *connection, const QsFrame *frame,
         return true;
     }
     qemu_mutex_unlock(&link->lock);
-    link->ops->control(link->opaque, frame->header.type, kv);
+    link->ops->control(link, frame->header.type, kv);
     qemu_mutex_lock(&link->lock);
     return true;
 }

@@ -128,7 +128,7 @@ static Outcome say_hello(QuasarConnection *connection, GError **error)
         }
         quasar_connection_attach(connection, 0);
     }
-    link->ops->ready(link->opaque, reply);
+    link->ops->ready(link, reply);
     for (unsigned i = 1; i < agreed.lanes; i++) {
         start_lane(link, i);
     }

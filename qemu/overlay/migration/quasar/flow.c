@@ -16,7 +16,7 @@
 
 #define FLOW_LOOK_NS (100 * SCALE_MS)
 #define FLOW_ACK_NS (20 * SCALE_MS)   /* what the peer waits, and more */
-#define FLOW_MIN (512 * KiB)
+#define FLOW_MIN (64 * KiB)
 #define FLOW_MAX (QUASAR_RING / 2)
 #define FLOW_START (2 * MiB)
 
@@ -95,17 +95,14 @@ static void watch_connections(QuasarLink *link, int64_t now)
 
 static void watch_lanes(QuasarLink *link, int64_t now)
 {
-    if (link->patient) {
+    if (link->patient || link->lost) {
         return;
     }
     for (unsigned i = 0; i < QS_LANES_MAX; i++) {
         int64_t since = link->lanes[i].down_since;
 
         if (since && now - since > link->config.resume_ns) {
-            quasar_link_die(link, "the connection to the other side was lost "
-                            "and could not be made again within %d seconds",
-                            (int)(link->config.resume_ns /
-                                  NANOSECONDS_PER_SECOND));
+            quasar_link_lose(link);
             return;
         }
     }

@@ -15,6 +15,7 @@
 #include "migration/global_state.h"
 #include "migration/misc.h"
 #include "migration/quasar.h"
+#include "net/announce.h"
 #include "system/runstate.h"
 #include "system/system.h"
 #include "migration/migration.h"
@@ -26,6 +27,7 @@
 #include "facts.h"
 #include "move.h"
 #include "settings.h"
+#include "verify.h"
 #include "wire/error.h"
 
 #define VOTE_NO_WAIT_NS (3 * NANOSECONDS_PER_SECOND)
@@ -35,6 +37,7 @@ typedef struct Incoming {
     bool loading;             /* the load coroutine runs */
     bool want_run;            /* what autostart was, or 'cont' asked for */
     QsKv *facts;              /* of this side; read by the link's threads */
+    AnnounceTimer announce_timer;
 } Incoming;
 
 static Incoming incoming;
@@ -44,8 +47,22 @@ void quasar_incoming_want_run(void)
     incoming.want_run = true;
 }
 
+bool quasar_stop(void)
+{
+    if (!incoming.active) {
+        return false;
+    }
+    incoming.want_run = false;
+    return true;
+}
+
+bool quasar_announces_later(void)
+{
+    return incoming.active;
+}
+
 /* A connection's thread: the source describes its machine. */
-static bool link_hello(void *opaque, const QsKv *offer, QsKv *reply,
+static bool link_hello(QuasarLink *link, const QsKv *offer, QsKv *reply,
                        Error **errp)
 {
     guint64 seconds;
@@ -59,8 +76,7 @@ static bool link_hello(void *opaque, const QsKv *offer, QsKv *reply,
     }
     if (qs_kv_get_u64(offer, "session.resume-seconds", &seconds, NULL)) {
         /* the source gives up first: it knows what became of the machine */
-        quasar_link_set_resume_ns(quasar_move()->link,
-                                  (MIN(seconds, 24 * 3600) + 10) *
+        quasar_link_set_resume_ns(link, (MIN(seconds, 24 * 3600) + 10) *
                                   NANOSECONDS_PER_SECOND);
     }
     return true;
@@ -68,13 +84,12 @@ static bool link_hello(void *opaque, const QsKv *offer, QsKv *reply,
 
 static void link_ready_bh(void *opaque)
 {
-    g_autofree char *peer = opaque;
     QIOChannel *channel;
     QEMUFile *file;
     Error *err = NULL;
 
     g_free(quasar_move()->peer);
-    quasar_move()->peer = g_steal_pointer(&peer);
+    quasar_move()->peer = g_strdup(opaque);
     if (!quasar_disk_incoming_start(&err)) {
         error_report_err(err);
     }
@@ -86,16 +101,30 @@ static void link_ready_bh(void *opaque)
     migration_fd_process_incoming(file);
 }
 
-static void link_ready(void *opaque, const QsKv *theirs)
+static void link_ready(QuasarLink *link, const QsKv *theirs)
 {
-    quasar_in_main_loop(link_ready_bh, quasar_facts_describe(theirs));
+    quasar_in_main_loop(link, link_ready_bh, quasar_facts_describe(theirs),
+                        g_free);
+}
+
+/* Not here: another machine may come, and shall find things as they were. */
+static void came_to_nothing(const char *reason)
+{
+    quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER, reason);
+    incoming.active = false;
+    autostart = incoming.want_run;
+}
+
+void quasar_incoming_discard(void)
+{
+    quasar_link_close(quasar_move()->link, 0);
+    came_to_nothing("a person decided that it stays at the source");
 }
 
 /* The machine is the source's: this copy of it must never run. */
 static void give_back(const char *reason)
 {
-    quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER, reason);
-    incoming.active = false;
+    came_to_nothing(reason);
     if (migration_incoming_get_current()->exit_on_error) {
         error_report("the machine stays at the source: %s", reason);
         exit(EXIT_FAILURE);
@@ -104,7 +133,7 @@ static void give_back(const char *reason)
 
 static void source_aborts_bh(void *opaque)
 {
-    g_autofree char *reason = opaque;
+    const char *reason = opaque;
     QuasarMove *move = quasar_move();
 
     if (!incoming.active) {
@@ -135,19 +164,20 @@ static void source_knows_bh(void *opaque)
     quasar_link_close(quasar_move()->link, NANOSECONDS_PER_SECOND);
 }
 
-static void link_control(void *opaque, QsFrameType type, const QsKv *kv)
+static void link_control(QuasarLink *link, QsFrameType type, const QsKv *kv)
 {
     const char *reason = qs_kv_get_string(kv, "abort.reason", NULL);
 
     switch (type) {
     case QS_FRAME_COMMIT:
-        quasar_in_main_loop(source_commits_bh, NULL);
+        quasar_in_main_loop(link, source_commits_bh, NULL, NULL);
         break;
     case QS_FRAME_ABORT:
-        quasar_in_main_loop(source_aborts_bh, g_strdup(reason ?: "no reason"));
+        quasar_in_main_loop(link, source_aborts_bh,
+                            g_strdup(reason ?: "no reason"), g_free);
         break;
     case QS_FRAME_BYE:
-        quasar_in_main_loop(source_knows_bh, NULL);
+        quasar_in_main_loop(link, source_knows_bh, NULL, NULL);
         break;
     default:
         break;
@@ -156,7 +186,7 @@ static void link_control(void *opaque, QsFrameType type, const QsKv *kv)
 
 static void link_dead_bh(void *opaque)
 {
-    g_autofree char *why = opaque;
+    const char *why = opaque;
     g_autoptr(Error) error = NULL;
 
     if (incoming.loading) {
@@ -167,9 +197,9 @@ static void link_dead_bh(void *opaque)
     }
 }
 
-static void link_dead(void *opaque, const char *why)
+static void link_dead(QuasarLink *link, const char *why)
 {
-    quasar_in_main_loop(link_dead_bh, g_strdup(why));
+    quasar_in_main_loop(link, link_dead_bh, g_strdup(why), g_free);
 }
 
 static const QuasarLinkOps incoming_ops = {
@@ -229,8 +259,7 @@ int quasar_incoming_load_cleanup(void *opaque)
     quasar_link_close(quasar_move()->link, VOTE_NO_WAIT_NS);
     /* the process may exit as soon as we return */
     quasar_link_wait_closed(quasar_move()->link, VOTE_NO_WAIT_NS);
-    quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER, reason);
-    incoming.active = false;
+    came_to_nothing(reason);
     return 0;
 }
 
@@ -253,6 +282,7 @@ static char *run_machine(void)
         return why;
     }
     vm_start();
+    qemu_announce_self(&incoming.announce_timer, migrate_announce_params());
     return NULL;
 }
 
@@ -260,9 +290,11 @@ void quasar_incoming_commit(bool by_person)
 {
     QuasarMove *move = quasar_move();
     g_autoptr(QsKv) kv = qs_kv_new();
-    g_autofree char *note = run_machine();
+    g_autofree char *note = NULL;
 
     incoming.active = false;
+    move->where = QUASAR_WHERE_HERE;
+    note = run_machine();
     if (note) {
         qs_kv_set_string(kv, "running.note", note);
     }
@@ -299,17 +331,16 @@ static void start_session(SocketAddress *address, Error **errp)
     }
     qs_kv_free(incoming.facts);
     incoming.facts = quasar_facts_collect();
-    link = quasar_link_new(&config, &incoming_ops, NULL);
+    link = quasar_link_new(&config, &incoming_ops);
     quasar_move_begin(QUASAR_ROLE_DESTINATION, link);
+    quasar_verify_reset();
     incoming.want_run = autostart;
     incoming.active = true;
     incoming.loading = false;
     list = quasar_link_listen(link, address, errp);
     if (!list) {
-        incoming.active = false;
         quasar_link_close(link, 0);
-        quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER,
-                          error_get_pretty(*errp));
+        came_to_nothing(error_get_pretty(*errp));
         return;
     }
     autostart = 0;

@@ -53,7 +53,6 @@ struct QuasarLink {
     int refs;
     QuasarLinkConfig config;
     const QuasarLinkOps *ops;
-    void *opaque;
 
     QemuMutex lock;
     QemuCond work;                    /* for writers of connections */
@@ -91,6 +90,7 @@ struct QuasarLink {
     bool patient;
     bool closing;
     int64_t close_deadline;
+    bool lost;                        /* told as dead, but still dials */
     bool dead;
     char *why;
 
@@ -116,6 +116,8 @@ struct QuasarConnection {
 
 void quasar_link_die(QuasarLink *link, const char *fmt, ...)
     G_GNUC_PRINTF(2, 3);
+/* A lane stayed down for too long. */
+void quasar_link_lose(QuasarLink *link);
 bool quasar_link_over(const QuasarLink *link);
 void quasar_link_fresh_session(QuasarLink *link, QsRole role,
                                const QsTerms *terms);

@@ -44,8 +44,8 @@ void quasar_link_config_clear(QuasarLinkConfig *config)
     memset(config, 0, sizeof(*config));
 }
 
-QuasarLink *quasar_link_new(QuasarLinkConfig *config, const QuasarLinkOps *ops,
-                            void *opaque)
+QuasarLink *quasar_link_new(QuasarLinkConfig *config,
+                            const QuasarLinkOps *ops)
 {
     QuasarLink *link = g_new0(QuasarLink, 1);
     QemuThread keeper;
@@ -54,7 +54,6 @@ QuasarLink *quasar_link_new(QuasarLinkConfig *config, const QuasarLinkOps *ops,
     link->config = *config;
     memset(config, 0, sizeof(*config));
     link->ops = ops;
-    link->opaque = opaque;
     qemu_mutex_init(&link->lock);
     qemu_cond_init(&link->work);
     qemu_cond_init(&link->retry);
@@ -129,9 +128,19 @@ static void wake_all(QuasarLink *link)
     event_notifier_set(&link->readable);
 }
 
+/* The lock is dropped for the callback. */
+static void tell_dead(QuasarLink *link)
+{
+    g_autofree char *why = g_strdup(link->why);
+
+    qemu_mutex_unlock(&link->lock);
+    link->ops->dead(link, why);
+    qemu_mutex_lock(&link->lock);
+}
+
 void quasar_link_die(QuasarLink *link, const char *fmt, ...)
 {
-    bool tell = !link->closing;
+    bool tell = !link->closing && !link->lost;
     va_list ap;
 
     if (link->dead) {
@@ -139,6 +148,7 @@ void quasar_link_die(QuasarLink *link, const char *fmt, ...)
     }
     link->dead = true;
     va_start(ap, fmt);
+    g_free(link->why);
     link->why = g_strdup_vprintf(fmt, ap);
     va_end(ap);
     for (GList *l = link->connections; l; l = l->next) {
@@ -147,12 +157,34 @@ void quasar_link_die(QuasarLink *link, const char *fmt, ...)
     event_notifier_set(&link->stop_listening);
     wake_all(link);
     if (tell) {
-        g_autofree char *why = g_strdup(link->why);
-
-        qemu_mutex_unlock(&link->lock);
-        link->ops->dead(link->opaque, why);
-        qemu_mutex_lock(&link->lock);
+        tell_dead(link);
     }
+}
+
+void quasar_link_lose(QuasarLink *link)
+{
+    if (!link->config.address) {
+        quasar_link_die(link, "%s", "the connection to the other side was "
+                        "lost and was not made again in time");
+        return;
+    }
+    link->lost = true;
+    link->why = g_strdup_printf("the connection to the other side was lost "
+                                "and could not be made again within %d "
+                                "seconds", (int)(link->config.resume_ns /
+                                                 NANOSECONDS_PER_SECOND));
+    link->in_shut = true;
+    link->out_shut = true;
+    wake_all(link);
+    if (!link->closing) {
+        tell_dead(link);
+    }
+}
+
+bool quasar_link_is_lost(QuasarLink *link)
+{
+    QEMU_LOCK_GUARD(&link->lock);
+    return link->lost;
 }
 
 void quasar_link_fresh_session(QuasarLink *link, QsRole role,
@@ -268,7 +300,7 @@ static void append(QuasarLink *link, const uint8_t *bytes, size_t len)
 
 static void set_stream_error(QuasarLink *link, Error **errp)
 {
-    if (link->dead) {
+    if (link->why) {
         error_setg(errp, "%s", link->why);
     } else {
         error_setg(errp, "the session was shut down");
@@ -424,6 +456,14 @@ uint64_t quasar_link_in_flight(QuasarLink *link)
 {
     QEMU_LOCK_GUARD(&link->lock);
     return quasar_flow_in_flight(link);
+}
+
+void quasar_link_wait_confirmed(QuasarLink *link, int64_t timeout_ns)
+{
+    QEMU_LOCK_GUARD(&link->lock);
+    if (quasar_flow_in_flight(link) && !link->dead && !link->out_shut) {
+        qemu_cond_timedwait(&link->room, &link->lock, timeout_ns / SCALE_MS);
+    }
 }
 
 void quasar_link_query(QuasarLink *link, QuasarInfo *info)

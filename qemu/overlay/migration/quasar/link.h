@@ -5,7 +5,9 @@
  * Its user sees a stream of bytes in each direction and control frames.  Cuts
  * stay inside: lost connections are made again and what the peer did not
  * confirm is sent again.  Only when a lane stays down for longer than the
- * resume timeout is the link dead, which is told once.
+ * resume timeout is the link dead, which is told once.  The dialling end
+ * then still dials for control frames until it is closed: the peer may be
+ * waiting for the last word.
  *
  * Theory of operation
  *
@@ -48,13 +50,14 @@ typedef struct QuasarLink QuasarLink;
 /* Called from the link's threads, without its lock. */
 typedef struct QuasarLinkOps {
     /* Listener: may this session begin?  Fills in what @reply shall say. */
-    bool (*hello)(void *opaque, const QsKv *offer, QsKv *reply, Error **errp);
+    bool (*hello)(QuasarLink *link, const QsKv *offer, QsKv *reply,
+                  Error **errp);
     /* Once: both ends agreed.  @theirs is the peer's HELLO or HELLO_REPLY. */
-    void (*ready)(void *opaque, const QsKv *theirs);
+    void (*ready)(QuasarLink *link, const QsKv *theirs);
     /* A frame other than DATA, in the order in which it was sent. */
-    void (*control)(void *opaque, QsFrameType type, const QsKv *kv);
+    void (*control)(QuasarLink *link, QsFrameType type, const QsKv *kv);
     /* Once, and not after quasar_link_close(): nothing will come any more. */
-    void (*dead)(void *opaque, const char *why);
+    void (*dead)(QuasarLink *link, const char *why);
 } QuasarLinkOps;
 
 typedef struct QuasarLinkConfig {
@@ -70,8 +73,8 @@ typedef struct QuasarLinkConfig {
 void quasar_link_config_clear(QuasarLinkConfig *config);
 
 /* Takes over what @config points to. */
-QuasarLink *quasar_link_new(QuasarLinkConfig *config, const QuasarLinkOps *ops,
-                            void *opaque);
+QuasarLink *quasar_link_new(QuasarLinkConfig *config,
+                            const QuasarLinkOps *ops);
 QuasarLink *quasar_link_ref(QuasarLink *link);
 void quasar_link_unref(QuasarLink *link);
 
@@ -105,6 +108,9 @@ void quasar_link_set_level(QuasarLink *link, int level);
  */
 void quasar_link_close(QuasarLink *link, int64_t timeout_ns);
 
+/* Dialling end: whether it is dead because a lane stayed down. */
+bool quasar_link_is_lost(QuasarLink *link);
+
 /* Waits until it has ended so; false on timeout. */
 bool quasar_link_wait_closed(QuasarLink *link, int64_t timeout_ns);
 
@@ -119,6 +125,9 @@ EventNotifier *quasar_link_readable(QuasarLink *link);
 
 /* Bytes under way: written to the stream here, not confirmed by the peer. */
 uint64_t quasar_link_in_flight(QuasarLink *link);
+
+/* Waits until some of them are confirmed, if there are any. */
+void quasar_link_wait_confirmed(QuasarLink *link, int64_t timeout_ns);
 
 /* Fills the members of @info that are the link's. */
 void quasar_link_query(QuasarLink *link, QuasarInfo *info);

@@ -66,7 +66,7 @@ static bool judge_hello(QuasarConnection *connection, const QsFrame *frame,
         *ret_why = g_strdup(error->message);
         return false;
     }
-    if (!link->ops->hello(link->opaque, offer, reply, &err)) {
+    if (!link->ops->hello(link, offer, reply, &err)) {
         *ret_why = g_strdup(error_get_pretty(err));
         error_free(err);
         return false;
@@ -113,7 +113,7 @@ static bool take_hello(QuasarConnection *connection, const QsFrame *frame)
         return false;
     }
     if (first) {
-        link->ops->ready(link->opaque, offer);
+        link->ops->ready(link, offer);
     }
     payload = qs_kv_encode(reply, NULL);
     if (!payload || !quasar_connection_write(connection, QS_FRAME_HELLO_REPLY,
@@ -205,6 +205,25 @@ static void *serve_visitor(void *opaque)
     return NULL;
 }
 
+/* Who came first has had the longest time to say who he is. */
+static void end_oldest_visitor(QuasarLink *link)
+{
+    QuasarConnection *oldest = NULL;
+
+    QEMU_LOCK_GUARD(&link->lock);
+    for (GList *l = link->connections; l; l = l->next) {
+        QuasarConnection *connection = l->data;
+
+        if (connection->deadline && !connection->broken &&
+            (!oldest || connection->deadline < oldest->deadline)) {
+            oldest = connection;
+        }
+    }
+    if (oldest) {
+        quasar_connection_break(oldest);
+    }
+}
+
 static void accept_visitor(QuasarLink *link, QIOChannelSocket *listener)
 {
     QIOChannelSocket *socket = qio_channel_socket_accept(listener, NULL);
@@ -212,9 +231,15 @@ static void accept_visitor(QuasarLink *link, QIOChannelSocket *listener)
     QemuThread thread;
 
     if (!socket) {
+        /* out of descriptors, perhaps: not at once again */
+        g_usleep(QUASAR_TICK_NS / SCALE_US);
         return;
     }
-    if (qatomic_fetch_inc(&link->visitors) >= QUASAR_VISITORS_MAX) {
+    if (qatomic_read(&link->visitors) >= QUASAR_VISITORS_MAX) {
+        end_oldest_visitor(link);
+    }
+    if (qatomic_fetch_inc(&link->visitors) >= 2 * QUASAR_VISITORS_MAX) {
+        /* those that were ended have not gone yet */
         qatomic_dec(&link->visitors);
         object_unref(OBJECT(socket));
         return;

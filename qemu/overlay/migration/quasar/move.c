@@ -16,9 +16,13 @@
 #include "disk-hello.h"
 #include "move.h"
 #include "settings.h"
+#include "verify.h"
 
 /* What the session before may take to say its last word. */
 #define FAREWELL_NS (10 * NANOSECONDS_PER_SECOND)
+
+/* How long a process that ends tries to say it. */
+#define LAST_WORD_NS (10 * NANOSECONDS_PER_SECOND)
 
 static QuasarMove *current;
 
@@ -94,23 +98,34 @@ void quasar_move_set_level(int level)
 }
 
 typedef struct MainWork {
+    QuasarLink *link;
     void (*work)(void *opaque);
     void *opaque;
+    GDestroyNotify destroy;
 } MainWork;
 
 static void main_work(void *opaque)
 {
     g_autofree MainWork *work = opaque;
 
-    work->work(work->opaque);
+    if (current->link == work->link) {
+        work->work(work->opaque);
+    }
+    if (work->destroy) {
+        work->destroy(work->opaque);
+    }
+    quasar_link_unref(work->link);
 }
 
-void quasar_in_main_loop(void (*work)(void *opaque), void *opaque)
+void quasar_in_main_loop(QuasarLink *link, void (*work)(void *opaque),
+                         void *opaque, GDestroyNotify destroy)
 {
     MainWork *item = g_new0(MainWork, 1);
 
+    item->link = quasar_link_ref(link);
     item->work = work;
     item->opaque = opaque;
+    item->destroy = destroy;
     aio_bh_schedule_oneshot(qemu_get_aio_context(), main_work, item);
 }
 
@@ -130,6 +145,7 @@ QuasarInfo *qmp_query_quasar(Error **errp)
     info->reason = g_strdup(current->reason);
     quasar_link_query(current->link, info);
     info->disks = quasar_disk_query();
+    info->verified = quasar_verify_bytes();
     return info;
 }
 
@@ -158,6 +174,25 @@ bool quasar_cont(Error **errp)
     return true;
 }
 
+bool quasar_may_run(void)
+{
+    return !current || (current->where == QUASAR_WHERE_HERE &&
+                        !quasar_outgoing_decided() &&
+                        !quasar_outgoing_switches());
+}
+
+void quasar_shutdown(void)
+{
+    if (!current) {
+        return;
+    }
+    if (current->role == QUASAR_ROLE_SOURCE) {
+        quasar_outgoing_shutdown();
+    }
+    quasar_link_close(current->link, LAST_WORD_NS);
+    quasar_link_wait_closed(current->link, LAST_WORD_NS);
+}
+
 void qmp_quasar_resolve(QuasarVerdict verdict, Error **errp)
 {
     bool run = verdict == QUASAR_VERDICT_RUN;
@@ -173,9 +208,7 @@ void qmp_quasar_resolve(QuasarVerdict verdict, Error **errp)
     } else if (run) {
         quasar_incoming_commit(true);
     } else {
-        quasar_link_close(current->link, 0);
-        quasar_move_enter(QUASAR_STAGE_FAILED, QUASAR_WHERE_PEER,
-                          "a person decided that it stays at the source");
+        quasar_incoming_discard();
     }
 }
 

@@ -27,7 +27,12 @@
 #include "facts.h"
 #include "move.h"
 #include "settings.h"
+#include "verify.h"
 #include "wire/error.h"
+
+#define CONFIRM_WAIT_NS (10 * SCALE_MS)
+#define ABORT_NS (5 * NANOSECONDS_PER_SECOND)
+#define ABORT_LATE_NS (600 * NANOSECONDS_PER_SECOND)
 
 typedef struct Outgoing {
     bool active;              /* from 'migrate' to DONE or FAILED */
@@ -55,6 +60,7 @@ static void finish(void)
 {
     outgoing.active = false;
     quasar_disk_set_outgoing(false);
+    quasar_verify_set_outgoing(false);
     set_return_path(outgoing.had_return_path);
 }
 
@@ -66,7 +72,9 @@ static void tell_abort(const char *reason)
     qs_kv_set_string(kv, "abort.reason", reason);
     quasar_link_discard_stream(move->link);
     quasar_link_send(move->link, QS_FRAME_ABORT, kv);
-    quasar_link_close(move->link, 5 * NANOSECONDS_PER_SECOND);
+    /* a destination that has voted waits for this, however long */
+    quasar_link_close(move->link, quasar_link_is_lost(move->link)
+                      ? ABORT_LATE_NS : ABORT_NS);
 }
 
 static char *failure_reason(void)
@@ -168,29 +176,37 @@ typedef struct Ready {
     strList *by_reference;
 } Ready;
 
+static void ready_free(void *opaque)
+{
+    Ready *ready = opaque;
+
+    g_free(ready->peer);
+    qapi_free_strList(ready->by_reference);
+    g_free(ready);
+}
+
 static void link_ready_bh(void *opaque)
 {
-    g_autofree Ready *ready = opaque;
+    Ready *ready = opaque;
 
     g_free(quasar_move()->peer);
-    quasar_move()->peer = ready->peer;
+    quasar_move()->peer = g_steal_pointer(&ready->peer);
     quasar_disk_set_by_reference(ready->by_reference);
-    qapi_free_strList(ready->by_reference);
     connect_migration(NULL);
 }
 
-static void link_ready(void *opaque, const QsKv *theirs)
+static void link_ready(QuasarLink *link, const QsKv *theirs)
 {
     Ready *ready = g_new0(Ready, 1);
 
     ready->peer = quasar_facts_describe(theirs);
     ready->by_reference = quasar_disk_read_reply(theirs);
-    quasar_in_main_loop(link_ready_bh, ready);
+    quasar_in_main_loop(link, link_ready_bh, ready, ready_free);
 }
 
 static void link_dead_bh(void *opaque)
 {
-    g_autofree char *why = opaque;
+    const char *why = opaque;
     g_autoptr(Error) error = NULL;
 
     if (outgoing.active) {
@@ -205,9 +221,9 @@ static void link_dead_bh(void *opaque)
     }
 }
 
-static void link_dead(void *opaque, const char *why)
+static void link_dead(QuasarLink *link, const char *why)
 {
-    quasar_in_main_loop(link_dead_bh, g_strdup(why));
+    quasar_in_main_loop(link, link_dead_bh, g_strdup(why), g_free);
 }
 
 static void vote_no(const QsKv *vote)
@@ -223,7 +239,7 @@ static void vote_no(const QsKv *vote)
 static void peer_runs_bh(void *opaque)
 {
     QuasarMove *move = quasar_move();
-    g_autofree char *words = opaque;
+    const char *words = opaque;
 
     if (move->where != QUASAR_WHERE_UNDECIDED) {
         return;
@@ -234,7 +250,7 @@ static void peer_runs_bh(void *opaque)
                       *words ? words : NULL);
 }
 
-static void link_control(void *opaque, QsFrameType type, const QsKv *kv)
+static void link_control(QuasarLink *link, QsFrameType type, const QsKv *kv)
 {
     guint64 yes = 0;
 
@@ -243,12 +259,12 @@ static void link_control(void *opaque, QsFrameType type, const QsKv *kv)
         qs_kv_get_u64(kv, "vote.yes", &yes, NULL);
         if (!yes) {
             vote_no(kv);
-            quasar_link_shutdown(quasar_move()->link, true, true);
+            quasar_link_shutdown(link, true, true);
         }
         break;
     case QS_FRAME_RUNNING:
-        quasar_in_main_loop(peer_runs_bh, g_strdup(
-            qs_kv_get_string(kv, "running.note", NULL) ?: ""));
+        quasar_in_main_loop(link, peer_runs_bh, g_strdup(
+            qs_kv_get_string(kv, "running.note", NULL) ?: ""), g_free);
         break;
     default:
         break;
@@ -264,6 +280,37 @@ static const QuasarLinkOps outgoing_ops = {
 bool quasar_outgoing_decided(void)
 {
     return outgoing.active && state()->state == MIGRATION_STATUS_COMPLETED;
+}
+
+bool quasar_outgoing_switches(void)
+{
+    return outgoing.active && runstate_check(RUN_STATE_FINISH_MIGRATE) &&
+           migration_is_running() &&
+           state()->state != MIGRATION_STATUS_CANCELLING;
+}
+
+void quasar_outgoing_shutdown(void)
+{
+    if (!outgoing.active) {
+        return;
+    }
+    outgoing.active = false;
+    if (state()->state == MIGRATION_STATUS_COMPLETED) {
+        quasar_link_be_patient(quasar_move()->link);
+        quasar_link_send(quasar_move()->link, QS_FRAME_COMMIT, NULL);
+    } else {
+        tell_abort("the process there was ended");
+    }
+}
+
+void quasar_cancel(void)
+{
+    g_autoptr(Error) cancelled = NULL;
+
+    if (outgoing.active && !outgoing.connected) {
+        error_setg(&cancelled, "it was cancelled");
+        connect_migration(cancelled);
+    }
 }
 
 void quasar_outgoing_resolve(bool run)
@@ -360,8 +407,9 @@ static void start_session(SocketAddress *address, Error **errp)
     outgoing.connected = false;
     set_return_path(true);
     quasar_disk_set_outgoing(quasar_settings()->disks);
+    quasar_verify_set_outgoing(quasar_settings()->verify);
     quasar_move_begin(QUASAR_ROLE_SOURCE,
-                      quasar_link_new(&config, &outgoing_ops, NULL));
+                      quasar_link_new(&config, &outgoing_ops));
     quasar_link_dial(quasar_move()->link, hello);
 }
 
@@ -388,16 +436,33 @@ static bool is_active(void *opaque)
     return outgoing.active && outgoing.connected;
 }
 
-static void state_pending(void *opaque, uint64_t *must_precopy,
+static void pending_exact(void *opaque, uint64_t *must_precopy,
                           uint64_t *can_postcopy)
 {
     *must_precopy += quasar_link_in_flight(quasar_move()->link);
 }
 
+/*
+ * Looked at all the time; only when it is small does QEMU look exactly, and
+ * begin the next round.  On a slow link most of what is under way has to be
+ * through by then, or the bytes under way and those of the new round would
+ * exceed the limit together, again and again.
+ */
+static void pending_estimate(void *opaque, uint64_t *must_precopy,
+                             uint64_t *can_postcopy)
+{
+    QuasarLink *link = quasar_move()->link;
+
+    if (!ram_bytes_remaining()) {
+        quasar_link_wait_confirmed(link, CONFIRM_WAIT_NS);
+    }
+    *must_precopy += 4 * quasar_link_in_flight(link);
+}
+
 static const SaveVMHandlers link_handlers = {
     .is_active = is_active,
-    .state_pending_estimate = state_pending,
-    .state_pending_exact = state_pending,
+    .state_pending_estimate = pending_estimate,
+    .state_pending_exact = pending_exact,
     .load_cleanup = quasar_incoming_load_cleanup,
 };
 

@@ -68,6 +68,9 @@ void qmp_quasar_set(QuasarSettings *wish, Error **errp)
     if (wish->has_disks) {
         settings.disks = wish->disks;
     }
+    if (wish->has_verify) {
+        settings.verify = wish->verify;
+    }
     if (wish->has_exclude_disks) {
         qapi_free_strList(settings.exclude_disks);
         settings.exclude_disks = QAPI_CLONE(strList, wish->exclude_disks);

@@ -11,6 +11,7 @@ typedef struct QuasarLimits {
     uint32_t resume_seconds;
     bool plain;
     bool disks;
+    bool verify;
     strList *exclude_disks;
 } QuasarLimits;
 
