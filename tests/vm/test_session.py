@@ -92,19 +92,20 @@ def test_cut_ten_times(pair: Callable[..., Session]) -> None:
     assert told["resent"] < 20 * IN_FLIGHT, told
 
 
+@pytest.mark.parametrize(("rate", "delay"), [(5e6, 0.02), (50e6, 0.15)], ids=["narrow", "far"])
 @pytest.mark.route("linux-x86_64", HOME, HOME)
-def test_slow_link(run_folder: Path) -> None:
-    """Half a megabyte a second, and a guest that does little: it arrives within the downtime."""
+def test_slow_link(run_folder: Path, rate: float, delay: float) -> None:
+    """Half a megabyte a second, or 300 ms there and back, and a guest that does little."""
     here = Place.parse(HOME)
     setup = Setup(places.guest("linux-x86_64"), net=False)
-    with Session(here, here, setup, run_folder / "slow", settings={"level": 1}, rate=4e6,
-                 delay=0.02, parameters={"downtime-limit": 300}) as session:
+    with Session(here, here, setup, run_folder / f"slow{delay}", settings={"level": 1}, rate=rate,
+                 delay=delay, parameters={"downtime-limit": 300}) as session:
         session.source.wait_ready()
         session.start()
         told = session.wait_settled("source", 150)
         assert told["where"] == "peer", told
         downtime = session.source.qmp.execute("query-migrate")["downtime"]
-        assert downtime < 900, downtime
+        assert downtime < 600 + 2000 * 2 * delay, downtime
 
 
 @pytest.mark.quick

@@ -6,6 +6,7 @@ real one would have them.  (test_session.py moves disks that a guest writes to.)
 """
 
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ HOME = "x86_64"
 GUEST = "bare-x86_64"
 SIZE = 32 << 20
 BLOCK = 1 << 16
+LATER = 16 << 20             # a place that holds nothing at first
+BACKEND = "/machine/peripheral/disk0/virtio-backend"
 
 pytestmark = [pytest.mark.quick, pytest.mark.route(GUEST, HOME, HOME)]
 
@@ -38,9 +41,11 @@ def disk(path: Path, error: str = "") -> tuple[str, ...]:
             "-device", "virtio-blk-pci,id=disk0,drive=node0")
 
 
-def injected(kind: str, number: int) -> str:
+def injected(kind: str, number: int, at: int | None = None) -> str:
+    """Let a KIND of request fail with that errno: every one, or those that touch a byte."""
     error = "file.inject-error.0"
-    return f"{error}.event=none,{error}.iotype={kind},{error}.errno={number}"
+    where = "" if at is None else f",{error}.sector={at // 512}"
+    return f"{error}.event=none,{error}.iotype={kind},{error}.errno={number}{where}"
 
 
 def stays(session: Session) -> str:
@@ -81,6 +86,33 @@ def test_destination_is_full(pair: Callable[..., Session], tmp_path: Path) -> No
     assert "disk0" in reason and "No space left" in reason
     session.destination.process.wait(10)
     assert "No space left" in session.destination.stderr()
+
+
+@pytest.mark.parametrize(("end", "kind", "number"), [
+    ("source", "read", errno.EIO), ("destination", "write", errno.EIO),
+    ("destination", "write", errno.ENOSPC)])
+def test_error_in_a_later_round(pair: Callable[..., Session], tmp_path: Path, end: str, kind: str,
+                                number: int) -> None:
+    """Everything was sent once, then a block that was empty is written, and cannot go along."""
+    error = {end: injected(kind, number, LATER)}
+    session = pair(disk(image(tmp_path / "a", filled=16), error.get("source", "")),
+                   disk(image(tmp_path / "b"), error.get("destination", "")),
+                   parameters={"downtime-limit": 1}, rate=400e6)
+    session.start()
+    session.source.qmp.wait_event("QUASAR_STAGE", lambda d: d["stage"] == "rounds")
+    session.source.qmp.human(f'qemu-io -d {BACKEND} "write -P 0x5a {LATER} {BLOCK}"')
+    reason = session.check_stays()
+    assert "disk0" in reason and os.strerror(number) in reason
+
+
+def test_destination_cannot_flush(pair: Callable[..., Session], tmp_path: Path) -> None:
+    """The machine is paused already and all of it was sent: no vote, it goes on at the source."""
+    session = pair(disk(image(tmp_path / "a", filled=16)),
+                   disk(image(tmp_path / "b"), injected("flush", errno.EIO)))
+    reason = stays(session)
+    assert "disk0" in reason and os.strerror(errno.EIO) in reason
+    assert [e for e in session.source.qmp.events("QUASAR_STAGE") if e.data["stage"] == "stop"]
+    session.destination.process.wait(10)
 
 
 def test_excluded_disk_stays(pair: Callable[..., Session], tmp_path: Path) -> None:

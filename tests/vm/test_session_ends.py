@@ -43,6 +43,19 @@ def test_cancel_while_nobody_answers(pair: Callable[..., Session]) -> None:
     assert session.runners() == ["source"]
 
 
+def test_cancel_while_the_answer_is_under_way(pair: Callable[..., Session]) -> None:
+    """The destination has begun by then: it is told, and does not wait for a dead session."""
+    session = pair()
+    session.link.shape(delay=1)
+    session.start()
+    session.wait(lambda: "peer" in session.info("destination"), "the hello at the destination")
+    session.source.qmp.execute("migrate_cancel")
+    session.source.qmp.wait_event("MIGRATION", lambda d: d["status"] == "cancelled", timeout=1)
+    session.destination.process.wait(10)
+    assert "cancelled" in session.destination.stderr()
+    assert session.runners() == ["source"]
+
+
 def test_a_debugger_runs_nothing_that_is_gone(pair: Callable[..., Session],
                                               tmp_path: Path) -> None:
     session = pair()
@@ -111,13 +124,15 @@ def test_who_voted_is_told_later(pair: Callable[..., Session]) -> None:
     assert session.runners() == ["source"]
 
 
+def card(dump: Path) -> tuple[str, ...]:
+    """Give QEMU's arguments for a network card whose frames are written to a file."""
+    return ("-netdev", "user,id=n0", "-device", "e1000,netdev=n0",
+            "-object", f"filter-dump,id=f0,netdev=n0,file={dump}")
+
+
 def test_it_announces_itself_when_it_runs(pair: Callable[..., Session], tmp_path: Path) -> None:
     """Not when it voted: until the decision, switches must send to the source."""
-    def card(end: str) -> tuple[str, ...]:
-        return ("-netdev", "user,id=n0", "-device", "e1000,netdev=n0",
-                "-object", f"filter-dump,id=f0,netdev=n0,file={tmp_path / end}")
-
-    session = pair(card("source"), card("destination"))
+    session = pair(card(tmp_path / "source"), card(tmp_path / "destination"))
     dump = tmp_path / "destination"
     session.link.shape(delay=FAR)
     session.at_stage("destination", "commit", session.link.silence)
@@ -130,8 +145,9 @@ def test_it_announces_itself_when_it_runs(pair: Callable[..., Session], tmp_path
     assert dump.stat().st_size > EMPTY_DUMP
 
 
-def test_stop_while_it_comes(pair: Callable[..., Session]) -> None:
-    session = pair(rate=50e6)
+def test_stop_while_it_comes(pair: Callable[..., Session], tmp_path: Path) -> None:
+    """It is here all the same, and says so on the network."""
+    session = pair(card(tmp_path / "source"), card(tmp_path / "destination"), rate=50e6)
     session.start()
     session.source.qmp.wait_event("QUASAR_STAGE", lambda d: d["stage"] == "bulk")
     session.destination.qmp.execute("stop")
@@ -140,6 +156,7 @@ def test_stop_while_it_comes(pair: Callable[..., Session]) -> None:
     told = session.wait_settled("destination")
     assert "as it was told" in told["reason"]
     assert session.runners() == []
+    assert (tmp_path / "destination").stat().st_size > EMPTY_DUMP
     session.destination.qmp.execute("cont")
     session.check_guest("destination")
 

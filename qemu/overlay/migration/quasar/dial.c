@@ -99,6 +99,9 @@ static Outcome say_hello(QuasarConnection *connection, GError **error)
     if (!offer) {
         return OUTCOME_REFUSED;
     }
+    WITH_QEMU_LOCK_GUARD(&link->lock) {
+        link->hello_said = true;
+    }
     if (!quasar_connection_write(connection, QS_FRAME_HELLO, 0, offer,
                                  error)) {
         return OUTCOME_CUT;

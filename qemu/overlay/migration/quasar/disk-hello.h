@@ -19,6 +19,9 @@ bool quasar_disk_survey(Error **errp);
 /* Destination, any thread: whether each disk of @offer has its place. */
 bool quasar_disk_judge(const QsKv *offer, QsKv *reply, Error **errp);
 
+/* Source: bytes that still have to be sent, as known now. */
+uint64_t quasar_disk_left(void);
+
 /* For query-quasar. */
 QuasarDiskInfoList *quasar_disk_query(void);
 

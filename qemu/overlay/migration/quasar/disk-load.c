@@ -540,7 +540,8 @@ static bool all_complete(void)
 
 static int coroutine_fn load_records(QEMUFile *f)
 {
-    int ret = 0;
+    /* writes end later: the source learns of an error with the next section */
+    int ret = incoming.error ? -EIO : 0;
 
     while (ret >= 0) {
         int kind = qemu_get_byte(f);

@@ -20,6 +20,7 @@
  */
 #include "qemu/osdep.h"
 #include "disk-internal.h"
+#include "disk-hello.h"
 #include "block/aio-wait.h"
 #include "migration/misc.h"
 #include "migration/register.h"
@@ -273,7 +274,7 @@ static void fill_all(void)
     }
 }
 
-static uint64_t all_left(void)
+uint64_t quasar_disk_left(void)
 {
     uint64_t left = 0;
 
@@ -344,7 +345,7 @@ static int save_live_iterate(QEMUFile *f, void *opaque)
         if (ret < 0) {
             return ret;
         }
-        if (!ret && !wait_for_reads() && !all_left()) {
+        if (!ret && !wait_for_reads() && !quasar_disk_left()) {
             break;
         }
     } while (!migration_rate_exceeded(f) && (!budget || bytes < budget) &&
@@ -355,7 +356,7 @@ static int save_live_iterate(QEMUFile *f, void *opaque)
         quasar_brake_judge(source_at(i));
     }
     qemu_put_byte(f, QUASAR_DISK_STOP);
-    return all_left() == 0;
+    return quasar_disk_left() == 0;
 }
 
 static void put_totals(QEMUFile *f)
@@ -420,7 +421,7 @@ static int save_live_complete_precopy(QEMUFile *f, void *opaque)
         if (ret < 0) {
             return ret;
         }
-    } while (all_left());
+    } while (quasar_disk_left());
 
     put_totals(f);
     qemu_put_byte(f, QUASAR_DISK_STOP);
@@ -430,7 +431,7 @@ static int save_live_complete_precopy(QEMUFile *f, void *opaque)
 static void state_pending(void *opaque, uint64_t *must_precopy,
                           uint64_t *can_postcopy)
 {
-    *must_precopy += all_left();
+    *must_precopy += quasar_disk_left();
 }
 
 static SaveVMHandlers handlers = {

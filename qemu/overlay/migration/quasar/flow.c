@@ -110,8 +110,10 @@ static void watch_lanes(QuasarLink *link, int64_t now)
 
 static void watch_end(QuasarLink *link, int64_t now)
 {
-    bool drained = link->session && qs_session_is_drained(link->session) &&
-                   g_queue_is_empty(&link->control);
+    bool drained = link->session && !link->unacked &&
+                   g_queue_is_empty(&link->control) &&
+                   (link->discarded ? !qs_session_unacked(link->session, 0)
+                                    : qs_session_is_drained(link->session));
 
     if (link->closing && (drained || now > link->close_deadline)) {
         quasar_link_die(link, "closed");

@@ -31,6 +31,7 @@
 #include "wire/error.h"
 
 #define VOTE_NO_WAIT_NS (3 * NANOSECONDS_PER_SECOND)
+#define FAREWELL_NS (1 * NANOSECONDS_PER_SECOND)
 
 typedef struct Incoming {
     bool active;              /* from the session's begin to its outcome */
@@ -42,9 +43,13 @@ typedef struct Incoming {
 
 static Incoming incoming;
 
-void quasar_incoming_want_run(void)
+bool quasar_incoming_want_run(void)
 {
+    if (!incoming.active) {
+        return false;
+    }
     incoming.want_run = true;
+    return true;
 }
 
 bool quasar_stop(void)
@@ -126,6 +131,7 @@ static void give_back(const char *reason)
 {
     came_to_nothing(reason);
     if (migration_incoming_get_current()->exit_on_error) {
+        quasar_link_wait_closed(quasar_move()->link, FAREWELL_NS);
         error_report("the machine stays at the source: %s", reason);
         exit(EXIT_FAILURE);
     }
@@ -246,8 +252,10 @@ int quasar_incoming_load_cleanup(void *opaque)
         return 0;
     }
     incoming.loading = false;
+    /* that a link died or the source gave up is an error by now, too */
     if (mis->state == MIGRATION_STATUS_COMPLETED &&
-        !quasar_disk_load_error()) {
+        !quasar_disk_load_error() &&
+        !migrate_has_error(migrate_get_current())) {
         quasar_link_be_patient(quasar_move()->link);
         vote(true, NULL);
         quasar_move_enter(QUASAR_STAGE_COMMIT, QUASAR_WHERE_UNDECIDED, NULL);
@@ -259,7 +267,11 @@ int quasar_incoming_load_cleanup(void *opaque)
     quasar_link_close(quasar_move()->link, VOTE_NO_WAIT_NS);
     /* the process may exit as soon as we return */
     quasar_link_wait_closed(quasar_move()->link, VOTE_NO_WAIT_NS);
-    came_to_nothing(reason);
+    if (mis->state == MIGRATION_STATUS_COMPLETED) {
+        give_back(reason);            /* QEMU saw nothing wrong */
+    } else {
+        came_to_nothing(reason);
+    }
     return 0;
 }
 
@@ -282,7 +294,6 @@ static char *run_machine(void)
         return why;
     }
     vm_start();
-    qemu_announce_self(&incoming.announce_timer, migrate_announce_params());
     return NULL;
 }
 
@@ -295,6 +306,7 @@ void quasar_incoming_commit(bool by_person)
     incoming.active = false;
     move->where = QUASAR_WHERE_HERE;
     note = run_machine();
+    qemu_announce_self(&incoming.announce_timer, migrate_announce_params());
     if (note) {
         qs_kv_set_string(kv, "running.note", note);
     }
@@ -309,7 +321,6 @@ void quasar_incoming_commit(bool by_person)
 
 static void start_session(SocketAddress *address, Error **errp)
 {
-    ERRP_GUARD();
     QuasarLinkConfig config = { 0 };
     SocketAddressList *list;
     QuasarLink *link;
@@ -332,17 +343,19 @@ static void start_session(SocketAddress *address, Error **errp)
     qs_kv_free(incoming.facts);
     incoming.facts = quasar_facts_collect();
     link = quasar_link_new(&config, &incoming_ops);
+    list = quasar_link_listen(link, address, errp);
+    if (!list) {
+        /* nothing has begun: a machine may come in another way */
+        quasar_link_close(link, 0);
+        quasar_link_unref(link);
+        return;
+    }
+    /* visitors are served already, but the main loop is ours */
     quasar_move_begin(QUASAR_ROLE_DESTINATION, link);
     quasar_verify_reset();
     incoming.want_run = autostart;
     incoming.active = true;
     incoming.loading = false;
-    list = quasar_link_listen(link, address, errp);
-    if (!list) {
-        quasar_link_close(link, 0);
-        came_to_nothing(error_get_pretty(*errp));
-        return;
-    }
     autostart = 0;
     for (SocketAddressList *l = list; l; l = l->next) {
         migrate_add_address(l->value);

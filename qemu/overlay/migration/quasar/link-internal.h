@@ -65,6 +65,7 @@ struct QuasarLink {
 
     uint64_t id;
     QsKv *hello;                      /* dialling end: what it says */
+    bool hello_said;                  /* so the peer may have begun */
     QsSession *session;               /* NULL until the hello is done */
     QuasarLane lanes[QS_LANES_MAX];
     GList *connections;               /* all that are open */
@@ -79,6 +80,7 @@ struct QuasarLink {
     uint64_t out_queued;              /* bytes in chunks */
     uint64_t encoding;                /* and in those being encoded */
     bool out_shut;
+    bool discarded;                   /* nobody waits for the stream's rest */
 
     GQueue pieces;                    /* QuasarPiece, by offset */
     uint64_t in_next;                 /* offset of the next byte to read */

@@ -229,6 +229,7 @@ void quasar_link_discard_stream(QuasarLink *link)
     g_queue_clear_full(&link->chunks, chunk_free);
     link->out_queued = 0;
     link->out_shut = true;
+    link->discarded = true;
     qemu_cond_broadcast(&link->room);
 }
 
@@ -257,7 +258,7 @@ void quasar_link_close(QuasarLink *link, int64_t timeout_ns)
     }
     link->closing = true;
     link->close_deadline = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns;
-    if (!link->session) {
+    if (!link->session && !link->hello_said) {
         quasar_link_die(link, "closed");
     }
 }
@@ -460,9 +461,17 @@ uint64_t quasar_link_in_flight(QuasarLink *link)
 
 void quasar_link_wait_confirmed(QuasarLink *link, int64_t timeout_ns)
 {
+    int64_t until = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns;
+
     QEMU_LOCK_GUARD(&link->lock);
-    if (quasar_flow_in_flight(link) && !link->dead && !link->out_shut) {
-        qemu_cond_timedwait(&link->room, &link->lock, timeout_ns / SCALE_MS);
+    while (quasar_flow_in_flight(link) && !link->dead && !link->out_shut) {
+        int64_t left = until - qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
+
+        if (left <= 0) {
+            break;
+        }
+        qemu_cond_timedwait(&link->room, &link->lock,
+                            DIV_ROUND_UP(left, SCALE_MS));
     }
 }
 

@@ -126,7 +126,7 @@ EventNotifier *quasar_link_readable(QuasarLink *link);
 /* Bytes under way: written to the stream here, not confirmed by the peer. */
 uint64_t quasar_link_in_flight(QuasarLink *link);
 
-/* Waits until some of them are confirmed, if there are any. */
+/* Waits until all of them are confirmed. */
 void quasar_link_wait_confirmed(QuasarLink *link, int64_t timeout_ns);
 
 /* Fills the members of @info that are the link's. */

@@ -21,8 +21,10 @@
 /* What the session before may take to say its last word. */
 #define FAREWELL_NS (10 * NANOSECONDS_PER_SECOND)
 
-/* How long a process that ends tries to say it. */
+/* How long a process that ends tries to say what the other side waits for,
+ * and what it need not know. */
 #define LAST_WORD_NS (10 * NANOSECONDS_PER_SECOND)
+#define COURTESY_NS (2 * NANOSECONDS_PER_SECOND)
 
 static QuasarMove *current;
 
@@ -165,8 +167,7 @@ bool quasar_cont(Error **errp)
         return true;
     }
     if (current->role == QUASAR_ROLE_DESTINATION &&
-        runstate_check(RUN_STATE_INMIGRATE)) {
-        quasar_incoming_want_run();
+        quasar_incoming_want_run()) {
         return true;
     }
     error_setg(errp, "the machine is on the other side: %s",
@@ -183,14 +184,18 @@ bool quasar_may_run(void)
 
 void quasar_shutdown(void)
 {
+    bool awaited = false;
+    int64_t patience;
+
     if (!current) {
         return;
     }
     if (current->role == QUASAR_ROLE_SOURCE) {
-        quasar_outgoing_shutdown();
+        awaited = quasar_outgoing_shutdown();
     }
-    quasar_link_close(current->link, LAST_WORD_NS);
-    quasar_link_wait_closed(current->link, LAST_WORD_NS);
+    patience = awaited ? LAST_WORD_NS : COURTESY_NS;
+    quasar_link_close(current->link, patience);
+    quasar_link_wait_closed(current->link, patience);
 }
 
 void qmp_quasar_resolve(QuasarVerdict verdict, Error **errp)

@@ -60,16 +60,19 @@ void quasar_in_main_loop(QuasarLink *link, void (*work)(void *opaque),
 void quasar_incoming_commit(bool by_person);
 /* Destination: a person decided that the machine is the source's. */
 void quasar_incoming_discard(void);
-/* Destination: 'cont' came while it was loading. */
-void quasar_incoming_want_run(void);
+/* Destination: 'cont' came; true if the machine is on its way. */
+bool quasar_incoming_want_run(void);
 /* Destination: a load has ended, well or not; the SaveVMHandlers' callback. */
 int quasar_incoming_load_cleanup(void *opaque);
 /* Source: it has decided and is about to tell. */
 bool quasar_outgoing_decided(void);
 /* Source: the machine is paused for the switch-over, its outcome is open. */
 bool quasar_outgoing_switches(void);
-/* Source: the process ends; the last word is queued, if it was not yet. */
-void quasar_outgoing_shutdown(void);
+/*
+ * Source: the process ends; the last word is queued, if it was not yet.  True
+ * when the destination waits for it.
+ */
+bool quasar_outgoing_shutdown(void);
 /* Source: a person takes the machine back, or gives it up. */
 void quasar_outgoing_resolve(bool run);
 

@@ -30,7 +30,7 @@
 #include "verify.h"
 #include "wire/error.h"
 
-#define CONFIRM_WAIT_NS (10 * SCALE_MS)
+#define CONFIRM_WAIT_NS (1 * NANOSECONDS_PER_SECOND)
 #define ABORT_NS (5 * NANOSECONDS_PER_SECOND)
 #define ABORT_LATE_NS (600 * NANOSECONDS_PER_SECOND)
 
@@ -284,23 +284,24 @@ bool quasar_outgoing_decided(void)
 
 bool quasar_outgoing_switches(void)
 {
+    /* the migration thread itself resumes what failed or was cancelled */
     return outgoing.active && runstate_check(RUN_STATE_FINISH_MIGRATE) &&
-           migration_is_running() &&
-           state()->state != MIGRATION_STATUS_CANCELLING;
+           migration_is_running() && !migration_thread_is_self();
 }
 
-void quasar_outgoing_shutdown(void)
+bool quasar_outgoing_shutdown(void)
 {
     if (!outgoing.active) {
-        return;
+        return quasar_move()->where == QUASAR_WHERE_UNDECIDED;
     }
     outgoing.active = false;
     if (state()->state == MIGRATION_STATUS_COMPLETED) {
         quasar_link_be_patient(quasar_move()->link);
         quasar_link_send(quasar_move()->link, QS_FRAME_COMMIT, NULL);
-    } else {
-        tell_abort("the process there was ended");
+        return true;
     }
+    tell_abort("the process there was ended");
+    return false;
 }
 
 void quasar_cancel(void)
@@ -443,20 +444,21 @@ static void pending_exact(void *opaque, uint64_t *must_precopy,
 }
 
 /*
- * Looked at all the time; only when it is small does QEMU look exactly, and
- * begin the next round.  On a slow link most of what is under way has to be
- * through by then, or the bytes under way and those of the new round would
- * exceed the limit together, again and again.
+ * Asked before each step.  QEMU looks exactly, and begins the next round, when
+ * what is told here is small.  At the end of a round everything under way has
+ * to be through first: it and the new round would exceed the limit together,
+ * again and again.  To wait is better than to send empty sections meanwhile,
+ * from which QEMU would take the link for a very slow one.
  */
 static void pending_estimate(void *opaque, uint64_t *must_precopy,
                              uint64_t *can_postcopy)
 {
     QuasarLink *link = quasar_move()->link;
 
-    if (!ram_bytes_remaining()) {
+    if (!ram_bytes_remaining() && !quasar_disk_left()) {
         quasar_link_wait_confirmed(link, CONFIRM_WAIT_NS);
     }
-    *must_precopy += 4 * quasar_link_in_flight(link);
+    *must_precopy += quasar_link_in_flight(link);
 }
 
 static const SaveVMHandlers link_handlers = {
