@@ -309,8 +309,10 @@ bool qs_json_get_u64(JsonObject *object, const char *name, guint64 *ret_value, G
     if (node == NULL) {
         return false;
     }
-    if (!holds(node, G_TYPE_INT64) || json_node_get_int(node) < 0) {
-        wrong_type(error, name, "a whole number from 0 to 2^63 - 1");
+    /* What does not fit becomes negative or the largest, as json-glib's version has it. */
+    if (!holds(node, G_TYPE_INT64) || json_node_get_int(node) < 0 ||
+        json_node_get_int(node) == G_MAXINT64) {
+        wrong_type(error, name, "a whole number from 0 to 2^63 - 2");
         return false;
     }
     *ret_value = (guint64)json_node_get_int(node);

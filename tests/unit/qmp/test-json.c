@@ -127,7 +127,8 @@ static void test_numbers(void)
         int code;
     } rows[] = {
         { "{\"a\": 0}", 0, -1 },
-        { "{\"a\": 9223372036854775807}", G_MAXINT64, -1 },
+        { "{\"a\": 9223372036854775806}", G_MAXINT64 - 1, -1 },
+        { "{\"a\": 9223372036854775807}", 0, QS_JSON_ERROR_TYPE },
         { "{\"a\": 9223372036854775808}", 0, QS_JSON_ERROR_TYPE },
         { "{\"a\": 18446744073709551615}", 0, QS_JSON_ERROR_TYPE },
         { "{\"a\": -1}", 0, QS_JSON_ERROR_TYPE },

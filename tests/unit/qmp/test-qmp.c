@@ -31,84 +31,80 @@ typedef struct Case {
     guint events;
 } Case;
 
-#define GOOD(name, says, status, events)                                                           \
-    {                                                                                              \
-        name, says, status, -1, NULL, events                                                       \
-    }
-#define BAD(name, says, code, words)                                                               \
-    {                                                                                              \
-        name, says, NULL, QS_QMP_ERROR_##code, words, 0                                            \
-    }
+#define GOOD(name, says, status, events) name, says, status, -1, NULL, events
+#define BAD(name, says, code, words) name, says, NULL, QS_QMP_ERROR_##code, words, 0
 
 static const Case cases[] = {
-    GOOD("prelaunch", READY STATUS("prelaunch", "false"), "prelaunch", 0),
-    GOOD("running", READY STATUS("running", "true"), "running", 0),
-    GOOD("postmigrate", READY STATUS("postmigrate", "false"), "postmigrate", 0),
-    GOOD("event-before-answer", READY EVENT_RESUME STATUS("running", "true"), "running", 1),
-    GOOD("event-before-capabilities",
-         HELLO EVENT_STOP "{\"return\": {}, \"id\": 1}\n" STATUS("paused", "false"), "paused", 1),
-    GOOD("events-with-data", READY EVENT_SHUTDOWN EVENT_STOP STATUS("shutdown", "false"),
-         "shutdown", 2),
-    GOOD("plain-newlines",
-         "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, "
-         "\"major\": 7}}}}\n{\"id\": 1, \"return\": {}}\n" STATUS("running", "true"),
-         "running", 0),
-    GOOD("late-answer",
-         READY "{\"return\": {\"status\": \"stale\"}, \"id\": 1}\n" STATUS("running", "true"),
-         "running", 0),
-    BAD("unknown-command",
-        READY "{\"id\": 2, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command "
-              "nonsense has not been found\"}}\r\n",
-        UNKNOWN, "The command nonsense has not been found"),
-    BAD("refused",
-        READY "{\"id\": 2, \"error\": {\"class\": \"GenericError\", \"desc\": \"There is no "
-              "console to take a screendump from\"}}\r\n",
-        COMMAND, "QEMU says: There is no console"),
-    BAD("refused-with-escapes",
-        READY "{\"id\": 2, \"error\": {\"class\": \"GenericError\", \"desc\": "
-              "\"a\\nb\\u001b[2J\"}}\r\n",
-        COMMAND, "QEMU says: a b [2J"),
-    BAD("capabilities-refused",
-        HELLO "{\"id\": 1, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"Capabilities "
-              "negotiation is already complete, command ignored\"}}\r\n",
-        UNKNOWN, "already complete"),
-    BAD("silent", "", LOST, "ended the connection"),
-    BAD("greeting-alone", HELLO, LOST, "ended the connection"),
-    BAD("no-answer", READY, LOST, "ended the connection"),
-    BAD("half-an-answer", READY "{\"return\": {\"sta", LOST, "ended the connection"),
-    BAD("ssh", "SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", PROTOCOL, "makes no sense"),
-    BAD("another-greeting", "{\"hello\": 1}\n", PROTOCOL, "does not greet"),
-    BAD("greeting-without-numbers", "{\"QMP\": {\"version\": {\"qemu\": {}}}}\n", PROTOCOL,
-        "does not greet"),
-    BAD("greeting-negative",
-        "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": -1, \"major\": 10}}}}\n",
-        PROTOCOL, "does not greet"),
-    BAD("greeting-wrapped",
-        "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 0, \"major\": "
-        "18446744073709551615}}}}\n",
-        PROTOCOL, "does not greet"),
-    BAD("empty-line", READY "\r\n", PROTOCOL, "makes no sense"),
-    BAD("array", READY "[]\n", PROTOCOL, "no object"),
-    BAD("answer-without-id",
-        READY "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON "
-              "parse error, expecting value\"}}\r\n",
-        PROTOCOL, "nothing that was asked"),
-    BAD("id-of-the-future", READY "{\"return\": {}, \"id\": 3}\n", PROTOCOL,
-        "nothing that was asked"),
-    BAD("id-zero", READY "{\"return\": {}, \"id\": 0}\n", PROTOCOL, "nothing that was asked"),
-    BAD("id-as-text", READY "{\"return\": {}, \"id\": \"2\"}\n", PROTOCOL,
-        "nothing that was asked"),
-    BAD("id-wrapped", READY "{\"return\": {}, \"id\": 18446744073709551615}\n", PROTOCOL,
-        "nothing that was asked"),
-    BAD("neither-result-nor-error", READY "{\"id\": 2}\n", PROTOCOL, "without a result"),
-    BAD("error-as-text", READY "{\"id\": 2, \"error\": \"no\"}\n", PROTOCOL, "malformed error"),
-    BAD("error-without-words", READY "{\"id\": 2, \"error\": {\"class\": \"x\"}}\n", PROTOCOL,
-        "malformed error"),
-    BAD("event-without-name", READY "{\"event\": 7}\n", PROTOCOL, "malformed event"),
-    BAD("event-data-as-text", READY "{\"event\": \"STOP\", \"data\": \"x\"}\n", PROTOCOL,
-        "malformed event"),
-    BAD("answer-of-wrong-type", READY "{\"return\": [], \"id\": 2}\n", PROTOCOL, "wrong type"),
-    BAD("not-utf8", READY "{\"return\": {\"status\": \"\xff\"}, \"id\": 2}\n", PROTOCOL, "UTF-8"),
+    { GOOD("prelaunch", READY STATUS("prelaunch", "false"), "prelaunch", 0) },
+    { GOOD("running", READY STATUS("running", "true"), "running", 0) },
+    { GOOD("postmigrate", READY STATUS("postmigrate", "false"), "postmigrate", 0) },
+    { GOOD("event-before-answer", READY EVENT_RESUME STATUS("running", "true"), "running", 1) },
+    { GOOD("event-before-capabilities",
+           HELLO EVENT_STOP "{\"return\": {}, \"id\": 1}\n" STATUS("paused", "false"), "paused",
+           1) },
+    { GOOD("events-with-data", READY EVENT_SHUTDOWN EVENT_STOP STATUS("shutdown", "false"),
+           "shutdown", 2) },
+    { GOOD("plain-newlines",
+           "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 2, "
+           "\"major\": 7}}}}\n{\"id\": 1, \"return\": {}}\n" STATUS("running", "true"),
+           "running", 0) },
+    { GOOD("late-answer",
+           READY "{\"return\": {\"status\": \"stale\"}, \"id\": 1}\n" STATUS("running", "true"),
+           "running", 0) },
+    { BAD("unknown-command",
+          READY "{\"id\": 2, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"The command "
+                "nonsense has not been found\"}}\r\n",
+          UNKNOWN, "The command nonsense has not been found") },
+    { BAD("refused",
+          READY "{\"id\": 2, \"error\": {\"class\": \"GenericError\", \"desc\": \"There is no "
+                "console to take a screendump from\"}}\r\n",
+          COMMAND, "QEMU says: There is no console") },
+    { BAD("refused-with-escapes",
+          READY "{\"id\": 2, \"error\": {\"class\": \"GenericError\", \"desc\": "
+                "\"a\\nb\\u001b[2J\"}}\r\n",
+          COMMAND, "QEMU says: a b [2J") },
+    { BAD("capabilities-refused",
+          HELLO "{\"id\": 1, \"error\": {\"class\": \"CommandNotFound\", \"desc\": \"Capabilities "
+                "negotiation is already complete, command ignored\"}}\r\n",
+          UNKNOWN, "already complete") },
+    { BAD("silent", "", LOST, "ended the connection") },
+    { BAD("greeting-alone", HELLO, LOST, "ended the connection") },
+    { BAD("no-answer", READY, LOST, "ended the connection") },
+    { BAD("half-an-answer", READY "{\"return\": {\"sta", LOST, "ended the connection") },
+    { BAD("ssh", "SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", PROTOCOL, "makes no sense") },
+    { BAD("another-greeting", "{\"hello\": 1}\n", PROTOCOL, "does not greet") },
+    { BAD("greeting-without-numbers", "{\"QMP\": {\"version\": {\"qemu\": {}}}}\n", PROTOCOL,
+          "does not greet") },
+    { BAD("greeting-negative",
+          "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": -1, \"major\": 10}}}}\n",
+          PROTOCOL, "does not greet") },
+    { BAD("greeting-wrapped",
+          "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 0, \"major\": "
+          "18446744073709551615}}}}\n",
+          PROTOCOL, "does not greet") },
+    { BAD("empty-line", READY "\r\n", PROTOCOL, "makes no sense") },
+    { BAD("array", READY "[]\n", PROTOCOL, "no object") },
+    { BAD("answer-without-id",
+          READY "{\"error\": {\"class\": \"GenericError\", \"desc\": \"JSON "
+                "parse error, expecting value\"}}\r\n",
+          PROTOCOL, "nothing that was asked") },
+    { BAD("id-of-the-future", READY "{\"return\": {}, \"id\": 3}\n", PROTOCOL,
+          "nothing that was asked") },
+    { BAD("id-zero", READY "{\"return\": {}, \"id\": 0}\n", PROTOCOL, "nothing that was asked") },
+    { BAD("id-as-text", READY "{\"return\": {}, \"id\": \"2\"}\n", PROTOCOL,
+          "nothing that was asked") },
+    { BAD("id-wrapped", READY "{\"return\": {}, \"id\": 18446744073709551615}\n", PROTOCOL,
+          "nothing that was asked") },
+    { BAD("neither-result-nor-error", READY "{\"id\": 2}\n", PROTOCOL, "without a result") },
+    { BAD("error-as-text", READY "{\"id\": 2, \"error\": \"no\"}\n", PROTOCOL, "malformed error") },
+    { BAD("error-without-words", READY "{\"id\": 2, \"error\": {\"class\": \"x\"}}\n", PROTOCOL,
+          "malformed error") },
+    { BAD("event-without-name", READY "{\"event\": 7}\n", PROTOCOL, "malformed event") },
+    { BAD("event-data-as-text", READY "{\"event\": \"STOP\", \"data\": \"x\"}\n", PROTOCOL,
+          "malformed event") },
+    { BAD("answer-of-wrong-type", READY "{\"return\": [], \"id\": 2}\n", PROTOCOL, "wrong type") },
+    { BAD("not-utf8", READY "{\"return\": {\"status\": \"\xff\"}, \"id\": 2}\n", PROTOCOL,
+          "UTF-8") },
 };
 
 typedef struct Peer {
