@@ -74,7 +74,9 @@ def test_capture(relay: Relay) -> None:
     ctl(relay, "pcap", "stop", "acme/web")
     guest.resolve(guest.gateway)
     frames = [f for f in frames_in(path) if f[12:14] == b"\x08\x06"]
-    assert [f[20:22] for f in frames] == [b"\0\1", b"\0\2"] and frames[0][6:12] == MAC
+    # The first question may come before the worker is there, and is asked again then.
+    assert {f[20:22] for f in frames[:-1]} == {b"\0\1"} and frames[-1][20:22] == b"\0\2"
+    assert frames[0][6:12] == MAC
     # A capture is bounded.
     relay.result("pcap-start", identity="acme/web", mib=1)
     frame = g.record(g.FRAME, g.BROADCAST + MAC + g.TEST_TYPE + bytes(60000))
@@ -95,7 +97,7 @@ def test_identities_come_and_go(relay: Relay) -> None:
     assert len(secret) == 64
     listed = json.loads(ctl(relay, "--json", "identity", "list"))
     assert listed[0] == {"identity": "acme/db", "mac": "", "address": "10.0.2.16", "mtu": 9000,
-                         "nat": "slirp"}
+                         "rate": 0, "nat": "slirp"}
     assert secret not in ctl(relay, "--json", "identity", "list")
     link = g.attach(relay.unix, "acme/db", bytes.fromhex(secret))
     assert link.mtu == 9000
