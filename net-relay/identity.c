@@ -3,6 +3,7 @@
 
 #include "ether.h"
 #include "protocol.h"
+#include "rate.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -136,6 +137,12 @@ static bool set_mtu(QsIdentity *id, const char *value, GError **error)
     return true;
 }
 
+static bool set_rate(QsIdentity *id, const char *value, GError **error)
+{
+    return qs_rate_parse(value, &id->rate) ||
+           bad_value(error, "a rate is 8k to 100G bits per second, with k, M, G or without");
+}
+
 static bool set_nat(QsIdentity *id, const char *value, GError **error)
 {
     if (!g_str_equal(value, "slirp") && !g_str_equal(value, "none")) {
@@ -204,6 +211,7 @@ static const struct {
     { "mtu", set_mtu },         { "nat", set_nat },
     { "ipv6", set_ipv6 },       { "host-loopback", set_host_loopback },
     { "socket", set_socket },   { "forward", set_forwards },
+    { "rate", set_rate },
 };
 
 static bool set_key(QsIdentity *id, const char *key, const char *value, GError **error)

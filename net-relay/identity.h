@@ -33,6 +33,7 @@ typedef struct QsIdentity {
     guint prefix;
     guint32 address; /* of the guest */
     guint mtu;
+    guint64 rate;     /* bits per second in each direction; 0: no limit */
     char *socket;     /* where a stock QEMU attaches, or NULL */
     GArray *forwards; /* of QsForward */
 } QsIdentity;

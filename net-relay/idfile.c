@@ -59,6 +59,8 @@ JsonNode *qs_idfile_list(const char *path, GError **error)
         add_member(b, "address", address);
         json_builder_set_member_name(b, "mtu");
         json_builder_add_int_value(b, id->mtu);
+        json_builder_set_member_name(b, "rate");
+        json_builder_add_int_value(b, (gint64)id->rate);
         add_member(b, "nat", id->nat ? "slirp" : "none");
         json_builder_end_object(b);
     }

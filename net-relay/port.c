@@ -4,6 +4,7 @@
 #include "ether.h"
 #include "log.h"
 #include "pcap.h"
+#include "rate.h"
 
 #include <gio/gio.h>
 #include <string.h>
@@ -32,6 +33,10 @@ struct QsPort {
     QsQueue *held;
     bool holding; /* away, but not for too long */
     guint hold_timer;
+
+    QsRate to_rate; /* towards the guest */
+    QsRate from_rate;
+    guint rate_timer;
 };
 
 /* --- towards the guest --- */
@@ -68,6 +73,40 @@ static void relieve_nat(QsPort *port)
     }
 }
 
+static void count_sent(QsPort *port, guint frames, gsize bytes)
+{
+    port->counters.to_guest_frames += frames;
+    port->counters.to_guest_bytes += bytes;
+    qs_rate_take(&port->to_rate, bytes);
+}
+
+static gboolean rate_over(gpointer data);
+
+/* Held frames wait for the rate; for a choked link its own call comes. */
+static void await_rate(QsPort *port)
+{
+    if (port->rate_timer == 0 && port->to_rate.rate != 0 && qs_queue_size(port->held) > 0 &&
+        !qs_stream_choked(port->link)) {
+        port->rate_timer = g_timeout_add(qs_rate_wait(&port->to_rate), rate_over, port);
+    }
+}
+
+/* Above the rate. The NAT is not read meanwhile: what does not fit is of other guests, who must not
+ * make everybody wait for more than a moment. */
+static void delay(QsPort *port, const guint8 *frame, gsize size)
+{
+    gsize most = MAX((gsize)port->to_rate.rate / 8 / 4, (gsize)QS_RATE_BURST_MIN * 2);
+
+    if (qs_queue_size(port->held) + size > MIN(most, port->settings->queue_bytes) ||
+        !qs_queue_push(port->held, QS_RELAY_FRAME, frame, size)) {
+        port->counters.dropped++;
+        return;
+    }
+    port->counters.delayed++;
+    await_rate(port);
+    relieve_nat(port);
+}
+
 static void to_guest(const guint8 *frame, gsize size, void *opaque)
 {
     QsPort *port = opaque;
@@ -81,16 +120,19 @@ static void to_guest(const guint8 *frame, gsize size, void *opaque)
         }
         return;
     }
-    if (qs_queue_size(port->held) > 0) {
+    if (port->to_rate.rate == 0 && qs_queue_size(port->held) > 0) {
         hold(port, frame, size);
+        return;
+    }
+    if (qs_queue_size(port->held) > 0 || !qs_rate_open(&port->to_rate, g_get_monotonic_time())) {
+        delay(port, frame, size);
         return;
     }
     if (!qs_stream_send(port->link, QS_RELAY_FRAME, frame, size)) {
         port->counters.dropped++;
         return;
     }
-    port->counters.to_guest_frames++;
-    port->counters.to_guest_bytes += size;
+    count_sent(port, 1, size);
     if (qs_stream_choked(port->link)) {
         relieve_nat(port);
     }
@@ -119,9 +161,34 @@ static const QsNatOps nat_ops = { .frame = nat_frame };
 static void deliver_held(QsPort *port)
 {
     if (guest_runs_here(port) && qs_queue_size(port->held) > 0) {
-        qs_stream_feed(port->link, port->held);
+        gsize room = qs_rate_room(&port->to_rate, g_get_monotonic_time());
+        QsQueueFed fed = qs_stream_feed(port->link, port->held, room);
+
+        count_sent(port, fed.frames, fed.bytes);
+        await_rate(port);
     }
     relieve_nat(port);
+}
+
+static gboolean rate_over(gpointer data)
+{
+    QsPort *port = data;
+
+    port->rate_timer = 0;
+    deliver_held(port);
+    return G_SOURCE_REMOVE;
+}
+
+static void set_rate(QsPort *port, guint64 rate)
+{
+    gint64 now = g_get_monotonic_time();
+
+    if (rate != port->to_rate.rate) {
+        qs_rate_set(&port->to_rate, rate, now);
+        qs_rate_set(&port->from_rate, rate, now);
+        g_clear_handle_id(&port->rate_timer, g_source_remove);
+        deliver_held(port);
+    }
 }
 
 static gboolean hold_over(gpointer data)
@@ -188,6 +255,7 @@ static void leave(QsPort *port)
     port->paused = false;
     g_clear_handle_id(&port->keepalive_timer, g_source_remove);
     g_clear_handle_id(&port->hold_timer, g_source_remove);
+    g_clear_handle_id(&port->rate_timer, g_source_remove);
     port->holding = true;
     port->hold_timer = g_timeout_add_seconds(port->settings->hold_seconds, hold_over, port);
     if (port->nat != NULL) {
@@ -239,17 +307,28 @@ static void link_relieved(QsStream *stream, void *opaque)
     deliver_held(opaque);
 }
 
+static void from_guest(QsPort *port, const guint8 *frame, gsize size)
+{
+    gint64 now = g_get_monotonic_time();
+
+    if (port->paused) {
+        return;
+    }
+    capture(port, frame, size);
+    if (!qs_rate_open(&port->from_rate, now)) {
+        port->counters.limited++;
+        return;
+    }
+    qs_rate_take(&port->from_rate, size);
+    qs_switch_from_guest(port->place, frame, size, now);
+}
+
 static void link_record(QsStream *stream, guint8 type, const guint8 *data, gsize size, void *opaque)
 {
     QsPort *port = opaque;
 
     switch (type) {
-    case QS_RELAY_FRAME:
-        if (!port->paused) {
-            capture(port, data, size);
-            qs_switch_from_guest(port->place, data, size, g_get_monotonic_time());
-        }
-        return;
+    case QS_RELAY_FRAME: from_guest(port, data, size); return;
     case QS_RELAY_PING: qs_stream_send(stream, QS_RELAY_PONG, data, size); return;
     case QS_RELAY_PONG: return;
     case QS_RELAY_PAUSE:
@@ -512,6 +591,7 @@ QsPort *qs_port_new(const QsPortSettings *settings, QsIdentity *identity, GError
     port->settings = settings;
     port->identity = qs_identity_ref(identity);
     port->held = qs_queue_new(settings->hold_bytes);
+    set_rate(port, identity->rate);
     port->place =
         qs_switch_port_new(settings->sw, identity->tenant, identity->mac, &switch_ops, port, error);
     if (port->place == NULL || !set_nat(port, identity, error)) {
@@ -577,6 +657,7 @@ bool qs_port_set_identity(QsPort *port, QsIdentity *identity, GError **error)
     qs_identity_ref(identity);
     qs_identity_unref(port->identity);
     port->identity = identity;
+    set_rate(port, identity->rate);
     return set_nat(port, identity, error);
 }
 

@@ -20,6 +20,10 @@
  * The NAT runs while the port is attached and not paused, and is frozen otherwise. While the link's
  * queue is choked nothing is read from the NAT, so that a slow link slows its own NAT instead of
  * losing frames.
+ *
+ * A port with a rate has a token bucket each way. What exceeds it towards the guest waits where the
+ * held frames are, within a bound of its own, and the NAT waits with it. From the guest it is
+ * dropped: to stop reading would keep PAUSE and RELEASE waiting too, and with them a migration.
  */
 #ifndef QS_RELAY_PORT_H
 #define QS_RELAY_PORT_H
@@ -57,6 +61,8 @@ typedef struct QsPortCounters {
     guint64 dropped; /* the link's queue was full, or nobody is there */
     guint64 held;
     guint64 hold_dropped; /* the hold queue was full, or its time was over */
+    guint64 delayed;      /* waited for the rate */
+    guint64 limited;      /* from the guest, above the rate */
 } QsPortCounters;
 
 QsPort *qs_port_new(const QsPortSettings *settings, QsIdentity *identity, GError **error);

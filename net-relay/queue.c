@@ -193,18 +193,21 @@ guint qs_queue_withdraw_frames(QsQueue *to, QsQueue *from)
     return lost;
 }
 
-bool qs_queue_feed(QsQueue *to, QsQueue *from)
+QsQueueFed qs_queue_feed(QsQueue *to, QsQueue *from, gsize most)
 {
+    QsQueueFed fed = { 0 };
+
     g_assert(from->record == from->head);
-    while (from->head < from->tail && qs_queue_size(to) <= to->limit / 2) {
-        gsize whole = record_size(from, from->head);
+    while (from->head < from->tail && qs_queue_size(to) <= to->limit / 2 && fed.bytes < most) {
+        gsize size = record_size(from, from->head) - QS_RELAY_HEADER_SIZE;
 
         if (!qs_queue_push(to, from->data[from->head],
-                           from->data + from->head + QS_RELAY_HEADER_SIZE,
-                           whole - QS_RELAY_HEADER_SIZE)) {
+                           from->data + from->head + QS_RELAY_HEADER_SIZE, size)) {
             break;
         }
-        qs_queue_consume(from, whole);
+        qs_queue_consume(from, QS_RELAY_HEADER_SIZE + size);
+        fed.frames++;
+        fed.bytes += size;
     }
-    return qs_queue_size(from) == 0;
+    return fed;
 }

@@ -44,8 +44,14 @@ guint qs_queue_move_frames(QsQueue *to, QsQueue *from);
 /* The same for a link that goes on: what was begun and control records stay. */
 guint qs_queue_withdraw_frames(QsQueue *to, QsQueue *from);
 
-/* Moves frames from the head of `from`, in order, while `to` is less than half full; the rest
- * stays. `from` must not have been sent in part. True when it is empty then. */
-bool qs_queue_feed(QsQueue *to, QsQueue *from);
+/* What was moved, without headers. */
+typedef struct QsQueueFed {
+    guint frames;
+    gsize bytes;
+} QsQueueFed;
+
+/* Moves frames from the head of `from`, in order, while `to` is less than half full and less than
+ * `most` bytes were moved; the rest stays. `from` must not have been sent in part. */
+QsQueueFed qs_queue_feed(QsQueue *to, QsQueue *from, gsize most);
 
 #endif

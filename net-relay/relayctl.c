@@ -21,7 +21,7 @@
 #define ANSWER_MAX (64 * 1024 * 1024)
 #define ANSWER_TIMEOUT_S 15
 
-static char *opt_control, *opt_config, *opt_identities;
+static char *opt_control, *opt_config, *opt_identities, *opt_rate;
 static gboolean opt_json;
 static char **opt_words;
 
@@ -30,6 +30,8 @@ static const GOptionEntry options[] = {
     { "config", 'c', 0, G_OPTION_ARG_FILENAME, &opt_config, "the relay's configuration file",
       "FILE" },
     { "identities", 0, 0, G_OPTION_ARG_FILENAME, &opt_identities, "the identities file", "FILE" },
+    { "rate", 0, 0, G_OPTION_ARG_STRING, &opt_rate,
+      "identity add: bits per second each way, like 10M", "RATE" },
     { "json", 0, 0, G_OPTION_ARG_NONE, &opt_json, "results as JSON", NULL },
     { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_words, NULL, NULL },
     G_OPTION_ENTRY_NULL,
@@ -155,10 +157,19 @@ static void print_json(JsonNode *node)
 /* --- the commands --- */
 
 static const QsTableColumn port_columns[] = {
-    { "identity", "IDENTITY" }, { "state", "STATE" },     { "epoch", "EPOCH" },
-    { "peer", "PEER" },         { "address", "ADDRESS" }, { "nat", "NAT" },
-    { "rx-bytes", "RX" },       { "tx-bytes", "TX" },     { "tx-dropped", "DROPPED" },
-    { "held-bytes", "HELD" },   { "takeovers", "MOVES" }, { NULL, NULL },
+    { "identity", "IDENTITY" },
+    { "state", "STATE" },
+    { "epoch", "EPOCH" },
+    { "peer", "PEER" },
+    { "address", "ADDRESS" },
+    { "nat", "NAT" },
+    { "rx-bytes", "RX" },
+    { "tx-bytes", "TX" },
+    { "tx-dropped", "DROPPED" },
+    { "held-bytes", "HELD" },
+    { "takeovers", "MOVES" },
+    { "rate", "RATE" },
+    { NULL, NULL },
 };
 
 static const QsTableColumn flow_columns[] = {
@@ -298,8 +309,8 @@ static bool cmd_identity_list(char **words, GError **error)
 {
     g_autoptr(JsonNode) node = qs_idfile_list(opt_identities, error);
     static const QsTableColumn columns[] = {
-        { "identity", "IDENTITY" }, { "mac", "MAC" }, { "address", "ADDRESS" },
-        { "mtu", "MTU" },           { "nat", "NAT" }, { NULL, NULL },
+        { "identity", "IDENTITY" }, { "mac", "MAC" },   { "address", "ADDRESS" }, { "mtu", "MTU" },
+        { "nat", "NAT" },           { "rate", "RATE" }, { NULL, NULL },
     };
 
     (void)words;
@@ -308,8 +319,17 @@ static bool cmd_identity_list(char **words, GError **error)
 
 static bool cmd_identity_add(char **words, GError **error)
 {
-    g_autofree char *secret = qs_idfile_add(opt_identities, words[0], words + 1, error);
+    g_autoptr(GPtrArray) settings = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *secret = NULL;
 
+    for (char **word = words + 1; *word != NULL; word++) {
+        g_ptr_array_add(settings, g_strdup(*word));
+    }
+    if (opt_rate != NULL) {
+        g_ptr_array_add(settings, g_strconcat("rate=", opt_rate, NULL));
+    }
+    g_ptr_array_add(settings, NULL);
+    secret = qs_idfile_add(opt_identities, words[0], (char **)settings->pdata, error);
     if (secret == NULL) {
         return false;
     }
@@ -405,6 +425,11 @@ static int run(char **words, GError **error)
         if (count - used < commands[i].least || count - used > commands[i].most) {
             g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
                         "usage: quasar-relayctl %s %s", commands[i].words, commands[i].arguments);
+            return EXIT_USAGE;
+        }
+        if (opt_rate != NULL && commands[i].run != cmd_identity_add) {
+            g_set_error_literal(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
+                                "--rate goes with \"identity add\" alone");
             return EXIT_USAGE;
         }
         return commands[i].run(words + used, error) ? EXIT_DONE : EXIT_FAILED;

@@ -31,6 +31,16 @@ static guint count_state(GPtrArray *ports, const char *state)
     return count;
 }
 
+static guint count_limited(GPtrArray *ports)
+{
+    guint count = 0;
+
+    for (guint i = 0; i < ports->len; i++) {
+        count += qs_port_identity(g_ptr_array_index(ports, i))->rate != 0;
+    }
+    return count;
+}
+
 void qs_report_status(JsonBuilder *b, QsRelay *relay, QsAttach *attach)
 {
     g_autoptr(GPtrArray) ports = qs_relay_ports(relay);
@@ -48,6 +58,7 @@ void qs_report_status(JsonBuilder *b, QsRelay *relay, QsAttach *attach)
     add_number(b, "identities", ports->len);
     add_number(b, "attached", count_state(ports, "attached"));
     add_number(b, "paused", count_state(ports, "paused"));
+    add_number(b, "limited", count_limited(ports));
     add_number(b, "handshakes", qs_attach_waiting(attach));
     add_number(b, "links", c->links);
     add_number(b, "refused", c->refused);
@@ -71,6 +82,8 @@ static void add_counters(JsonBuilder *b, const QsPort *port)
     add_number(b, "tx-frames", p->to_guest_frames);
     add_number(b, "tx-bytes", p->to_guest_bytes);
     add_number(b, "tx-dropped", p->dropped);
+    add_number(b, "rx-limited", p->limited);
+    add_number(b, "tx-delayed", p->delayed);
     add_number(b, "held", p->held);
     add_number(b, "held-dropped", p->hold_dropped);
     add_number(b, "held-bytes", qs_port_held_bytes(port));
@@ -105,6 +118,7 @@ static void add_port(JsonBuilder *b, const QsPort *port)
     add_number(b, "macs", qs_port_macs(port));
     add_text(b, "address", address);
     add_number(b, "mtu", id->mtu);
+    add_number(b, "rate", id->rate);
     add_text(b, "nat", nat == NULL ? "off" : qs_nat_state(nat));
     add_counters(b, port);
     if (nat != NULL) {
@@ -210,6 +224,21 @@ static guint64 value_dropped(const QsPort *port)
     return qs_port_counters(port)->dropped + qs_port_counters(port)->hold_dropped;
 }
 
+static guint64 value_rate(const QsPort *port)
+{
+    return qs_port_identity(port)->rate;
+}
+
+static guint64 value_limited(const QsPort *port)
+{
+    return qs_port_counters(port)->limited;
+}
+
+static guint64 value_delayed(const QsPort *port)
+{
+    return qs_port_counters(port)->delayed;
+}
+
 static guint64 value_spoofed(const QsPort *port)
 {
     return qs_port_switch_counters(port)->spoofed;
@@ -242,6 +271,10 @@ static const struct {
     { "port_tx_bytes_total", "counter", "bytes to the guest", value_tx_bytes },
     { "port_tx_frames_total", "counter", "frames to the guest", value_tx_frames },
     { "port_dropped_total", "counter", "frames to the guest that were dropped", value_dropped },
+    { "port_rate_bits", "gauge", "bits per second each way, 0 without a limit", value_rate },
+    { "port_limited_total", "counter", "frames from the guest above its rate", value_limited },
+    { "port_delayed_total", "counter", "frames to the guest that waited for its rate",
+      value_delayed },
     { "port_spoofed_total", "counter", "frames under an address not the port's", value_spoofed },
     { "port_takeovers_total", "counter", "owners pushed out by a higher epoch", value_takeovers },
     { "port_refusals_total", "counter", "claims refused", value_refusals },

@@ -381,11 +381,17 @@ bool qs_stream_send(QsStream *s, guint8 type, const void *data, gsize size)
     return taken;
 }
 
-void qs_stream_feed(QsStream *s, QsQueue *from)
+QsQueueFed qs_stream_feed(QsStream *s, QsQueue *from, gsize most)
 {
-    if (!s->closed && (!qs_queue_feed(s->out, from) || qs_stream_choked(s))) {
-        s->was_choked = true;
+    QsQueueFed fed = { 0 };
+
+    if (!s->closed) {
+        fed = qs_queue_feed(s->out, from, most);
+        if ((qs_queue_size(from) > 0 && fed.bytes < most) || qs_stream_choked(s)) {
+            s->was_choked = true;
+        }
     }
+    return fed;
 }
 
 bool qs_stream_choked(const QsStream *s)

@@ -46,8 +46,9 @@ void qs_stream_set_reading(QsStream *stream, bool on);
 
 /* False: the queue is full. */
 bool qs_stream_send(QsStream *stream, guint8 type, const void *data, gsize size);
-/* Takes frames out of `from` while there is room; `relieved` follows when there is room again. */
-void qs_stream_feed(QsStream *stream, QsQueue *from);
+/* Takes frames out of `from` while there is room, up to `most` bytes; `relieved` follows when there
+ * is room again. */
+QsQueueFed qs_stream_feed(QsStream *stream, QsQueue *from, gsize most);
 /* More than half of the queue is in use: producers that can wait should. */
 bool qs_stream_choked(const QsStream *stream);
 QsQueue *qs_stream_queue(QsStream *stream);

@@ -280,7 +280,7 @@ static void test_queue_feeds(void)
     for (guint i = 0; i < 100; i++) {
         push(from, QS_RELAY_FRAME, i, 100);
     }
-    while (!qs_queue_feed(to, from)) {
+    while (qs_queue_feed(to, from, G_MAXSIZE).frames > 0 && qs_queue_size(from) > 0) {
         g_assert_cmpuint(qs_queue_size(to), >, 1040);
         g_assert_cmpuint(qs_queue_size(to), <=, 1040 + 104);
         expect(to, QS_RELAY_FRAME, out++, 100);
@@ -289,6 +289,24 @@ static void test_queue_feeds(void)
         expect(to, QS_RELAY_FRAME, out++, 100);
     }
     g_assert_cmpuint(out, ==, 100);
+}
+
+static void test_queue_feeds_a_part(void)
+{
+    g_autoptr(QsQueue) from = qs_queue_new(100000);
+    g_autoptr(QsQueue) to = qs_queue_new(100000);
+    QsQueueFed fed;
+
+    for (guint i = 0; i < 10; i++) {
+        push(from, QS_RELAY_FRAME, i, 100);
+    }
+    g_assert_cmpuint(qs_queue_feed(to, from, 0).frames, ==, 0);
+    /* The frame that reaches the limit goes whole. */
+    fed = qs_queue_feed(to, from, 201);
+    g_assert_cmpuint(fed.frames, ==, 3);
+    g_assert_cmpuint(fed.bytes, ==, 300);
+    g_assert_cmpuint(qs_queue_size(from), ==, 7 * 104);
+    g_assert_cmpuint(qs_queue_feed(to, from, G_MAXSIZE).bytes, ==, 700);
 }
 
 /* --- stream --- */
@@ -465,7 +483,7 @@ static void test_stream_tells_of_room_after_feeding(void)
     while (qs_queue_size(held) <= 32768) {
         push(held, QS_RELAY_FRAME, 1, 1500);
     }
-    qs_stream_feed(seen.stream, held);
+    qs_stream_feed(seen.stream, held, G_MAXSIZE);
     g_assert_cmpuint(qs_queue_size(held), ==, 0);
     g_assert_true(qs_stream_choked(seen.stream));
     for (guint i = 0; i < 100; i++) {
@@ -749,6 +767,7 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/queue/withdraw", test_queue_withdraws_whole_frames);
     g_test_add_func("/relay/queue/sealed", test_queue_keeps_what_is_sealed);
     g_test_add_func("/relay/queue/feed", test_queue_feeds);
+    g_test_add_func("/relay/queue/feed-part", test_queue_feeds_a_part);
     g_test_add_func("/relay/stream/pieces", test_stream_in_pieces);
     g_test_add_func("/relay/stream/refuses", test_stream_refuses);
     g_test_add_func("/relay/stream/stops", test_stream_stops_and_goes_on);
