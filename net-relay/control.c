@@ -380,6 +380,32 @@ static void cmd_reload(Request *request)
     request_free(request);
 }
 
+static void drain(Request *request, bool on)
+{
+    QsRelay *relay = request->client->control->relay;
+    g_autoptr(GError) error = NULL;
+
+    if (qs_relay_set_draining(relay, on, &error)) {
+        JsonBuilder *b = begin(request, true);
+
+        json_builder_add_int_value(b, qs_relay_present(relay));
+        send_built(request->client, b);
+    } else {
+        send_error(request->client, request, error->message);
+    }
+    request_free(request);
+}
+
+static void cmd_drain(Request *request)
+{
+    drain(request, true);
+}
+
+static void cmd_undrain(Request *request)
+{
+    drain(request, false);
+}
+
 static void wish(Request *request, QsControlWish what)
 {
     QsControl *c = request->client->control;
@@ -415,6 +441,8 @@ static const struct {
     { "pcap-stop", cmd_pcap_stop },
     { "metrics", cmd_metrics },
     { "reload", cmd_reload },
+    { "drain", cmd_drain },
+    { "undrain", cmd_undrain },
     { "restart", cmd_restart },
     { "stop", cmd_stop },
 };

@@ -26,7 +26,8 @@
 #define DATA_QUEUE (4 * 1024 * 1024)
 #define LINE_MAX_SIZE (1024 * 1024)
 #define OUTPUT_MAX (64 * 1024)
-#define ASKS_MAX 64
+/* Every forward replaced by another, and the rest. */
+#define ASKS_MAX (2 * QS_FORWARD_MAX + 8)
 #define ASK_TIMEOUT_S 5
 #define START_TIMEOUT_S 10
 #define DRAIN_TIMEOUT_MS 1000
@@ -68,6 +69,7 @@ struct QsNat {
 };
 
 static void try_connect(QsNat *nat);
+static bool connect_ctl(QsNat *nat);
 
 static char *base_path(const char *directory, const QsIdentity *identity)
 {
@@ -196,6 +198,28 @@ static void ctl_closed(QsLines *lines, const char *why, void *opaque)
 
 static const QsLinesOps ctl_ops = { .line = ctl_line, .closed = ctl_closed };
 
+static void accept_reply(const char *reply, void *opaque)
+{
+    g_autofree char *key = opaque;
+
+    if (reply == NULL || !g_str_has_prefix(reply, "ok")) {
+        g_autofree char *quoted = qs_log_quote(reply != NULL ? reply : "no answer");
+
+        qs_log(QS_LOG_WARNING, "drain-not-told", "identity=%s text=%s", key, quoted);
+    }
+}
+
+void qs_nat_tell_draining(QsNat *nat)
+{
+    /* Connecting tells it already. */
+    if (nat->ctl != NULL) {
+        qs_nat_ask(nat, nat->settings->draining ? "accept off" : "accept on", accept_reply,
+                   g_strdup(nat->identity->key));
+    } else {
+        connect_ctl(nat);
+    }
+}
+
 static bool connect_ctl(QsNat *nat)
 {
     g_autofree char *path = g_strconcat(nat->base, ".ctl", NULL);
@@ -214,6 +238,7 @@ static bool connect_ctl(QsNat *nat)
         return false;
     }
     nat->ctl = qs_lines_new(fd, LINE_MAX_SIZE, OUTPUT_MAX, &ctl_ops, nat);
+    qs_nat_tell_draining(nat);
     return true;
 }
 
@@ -396,6 +421,9 @@ static GPtrArray *worker_arguments(QsNat *nat)
     }
     if (!nat->settings->seccomp) {
         g_ptr_array_add(args, g_strdup("--no-seccomp"));
+    }
+    if (nat->settings->draining) {
+        g_ptr_array_add(args, g_strdup("--no-accept"));
     }
     for (guint i = 0; i < id->forwards->len; i++) {
         char text[QS_FORWARD_TEXT];

@@ -18,7 +18,8 @@ typedef struct QsNat QsNat;
 typedef struct QsNatSettings {
     char *directory; /* of the sockets */
     char *program;
-    guint linger; /* seconds */
+    guint linger;  /* seconds */
+    bool draining; /* TCP forwards take no connections */
     bool seccomp;
 } QsNatSettings;
 
@@ -52,6 +53,8 @@ void qs_nat_set_running(QsNat *nat, bool running);
 void qs_nat_send(QsNat *nat, const guint8 *frame, gsize size);
 /* Frames for the guest stay with the worker while this is off. */
 void qs_nat_set_reading(QsNat *nat, bool on);
+/* The setting "draining" has changed. */
+void qs_nat_tell_draining(QsNat *nat);
 /* The identity was changed: its forwards are brought in line. */
 void qs_nat_set_identity(QsNat *nat, QsIdentity *identity);
 /* One line to the worker; answered within seconds, with NULL at the latest then. */

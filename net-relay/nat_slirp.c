@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "nat_slirp.h"
 
+#include "log.h"
+
 #include "dhcp.h"
 #include "ether.h"
 #include "protocol.h"
@@ -39,6 +41,7 @@ struct QsNatSlirp {
     void *opaque;
     QsNatConfig config;
     GArray *forwards;
+    bool accepting; /* TCP forwards listen */
     Timer timers[TIMER_MAX];
     guint64 verdicts[QS_GUARD_VERDICT_COUNT];
 
@@ -140,6 +143,7 @@ QsNatSlirp *qs_nat_slirp_new(const QsNatConfig *config, QsNatSend send, void *op
     nat->opaque = opaque;
     nat->config = *config;
     nat->forwards = g_array_new(FALSE, FALSE, sizeof(QsForward));
+    nat->accepting = true;
     nat->frozen = true;
     nat->frozen_since = g_get_monotonic_time();
 
@@ -307,11 +311,52 @@ const GArray *qs_nat_slirp_forwards(const QsNatSlirp *nat)
     return nat->forwards;
 }
 
-bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *f, GError **error)
+/* A UDP forward has no connections: closing its socket would end what goes on. */
+static bool listens(const QsNatSlirp *nat, const QsForward *f)
+{
+    return f->udp || nat->accepting;
+}
+
+static bool open_forward(QsNatSlirp *nat, const QsForward *f)
 {
     struct in_addr host = { htonl(f->host) };
     struct in_addr guest = { htonl(nat->config.address) };
 
+    return slirp_add_hostfwd(nat->slirp, f->udp, host, f->host_port, guest, f->guest_port) >= 0;
+}
+
+static void close_forward(QsNatSlirp *nat, const QsForward *f)
+{
+    struct in_addr host = { htonl(f->host) };
+
+    slirp_remove_hostfwd(nat->slirp, f->udp, host, f->host_port);
+}
+
+void qs_nat_slirp_set_accepting(QsNatSlirp *nat, bool on)
+{
+    if (nat->accepting == on) {
+        return;
+    }
+    nat->accepting = on;
+    for (guint i = nat->forwards->len; i-- > 0;) {
+        const QsForward *f = &g_array_index(nat->forwards, QsForward, i);
+        char text[QS_FORWARD_TEXT];
+
+        if (f->udp) {
+            continue;
+        }
+        if (!on) {
+            close_forward(nat, f);
+        } else if (!open_forward(nat, f)) {
+            qs_log(QS_LOG_WARNING, "forward-lost", "forward=%s text=\"%s\"",
+                   qs_forward_format(f, text), g_strerror(errno));
+            g_array_remove_index(nat->forwards, i);
+        }
+    }
+}
+
+bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *f, GError **error)
+{
     for (guint i = 0; i < nat->forwards->len; i++) {
         const QsForward *other = &g_array_index(nat->forwards, QsForward, i);
 
@@ -331,7 +376,7 @@ bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *f, GError **erro
                     QS_FORWARD_MAX);
         return false;
     }
-    if (slirp_add_hostfwd(nat->slirp, f->udp, host, f->host_port, guest, f->guest_port) < 0) {
+    if (listens(nat, f) && !open_forward(nat, f)) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "cannot listen: %s",
                     g_strerror(errno));
         return false;
@@ -342,13 +387,13 @@ bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *f, GError **erro
 
 bool qs_nat_slirp_forward_del(QsNatSlirp *nat, const QsForward *f, GError **error)
 {
-    struct in_addr host = { htonl(f->host) };
-
     for (guint i = 0; i < nat->forwards->len; i++) {
         const QsForward *other = &g_array_index(nat->forwards, QsForward, i);
 
         if (other->udp == f->udp && other->host == f->host && other->host_port == f->host_port) {
-            slirp_remove_hostfwd(nat->slirp, f->udp, host, f->host_port);
+            if (listens(nat, other)) {
+                close_forward(nat, other);
+            }
             g_array_remove_index(nat->forwards, i);
             return true;
         }

@@ -54,6 +54,9 @@ void qs_nat_slirp_poll(QsNatSlirp *nat, GArray *fds);
 bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *forward, GError **error);
 bool qs_nat_slirp_forward_del(QsNatSlirp *nat, const QsForward *forward, GError **error);
 /* Of QsForward. */
+/* Whether TCP forwards take connections; those that are there go on either way. What cannot listen
+ * again is given up and logged. */
+void qs_nat_slirp_set_accepting(QsNatSlirp *nat, bool on);
 const GArray *qs_nat_slirp_forwards(const QsNatSlirp *nat);
 /* libslirp's table of connections. */
 char *qs_nat_slirp_flows(QsNatSlirp *nat);

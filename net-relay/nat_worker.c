@@ -66,7 +66,7 @@ static char *opt_directory, *opt_name, *opt_network, *opt_address;
 static char **opt_forwards;
 static gint opt_mtu = 1500;
 static gint opt_linger = LINGER_DEFAULT;
-static gboolean opt_no_ipv6, opt_host_loopback, opt_no_seccomp;
+static gboolean opt_no_ipv6, opt_host_loopback, opt_no_seccomp, opt_no_accept;
 
 static const GOptionEntry options[] = {
     { "directory", 0, 0, G_OPTION_ARG_FILENAME, &opt_directory, "where the sockets are", "DIR" },
@@ -79,6 +79,8 @@ static const GOptionEntry options[] = {
     { "host-loopback", 0, 0, G_OPTION_ARG_NONE, &opt_host_loopback,
       "the guest reaches this host's loopback", NULL },
     { "no-seccomp", 0, 0, G_OPTION_ARG_NONE, &opt_no_seccomp, "do not filter system calls", NULL },
+    { "no-accept", 0, 0, G_OPTION_ARG_NONE, &opt_no_accept,
+      "TCP forwards take no connections for now", NULL },
     { "forward", 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_forwards, "a port forward",
       "PROTO:ADDRESS:PORT:GUESTPORT" },
     G_OPTION_ENTRY_NULL,
@@ -228,6 +230,10 @@ static char *answer(Worker *w, const char *line)
 
         return g_strdup_printf("ok %s", escaped);
     }
+    if (g_str_equal(line, "accept on") || g_str_equal(line, "accept off")) {
+        qs_nat_slirp_set_accepting(w->nat, g_str_equal(line, "accept on"));
+        return g_strdup("ok");
+    }
     if (g_str_equal(line, "forward list")) {
         return answer_forward_list(w);
     }
@@ -367,6 +373,7 @@ static bool start(Worker *w, GError **error)
                                   opt_host_loopback);
     w->kept = qs_queue_new(DATA_QUEUE);
     w->nat = qs_nat_slirp_new(&config, to_guest, w);
+    qs_nat_slirp_set_accepting(w->nat, !opt_no_accept);
     add_forwards(w);
     freeze(w);
     /* Before the filter: GLib starts a thread for these. */

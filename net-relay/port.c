@@ -407,6 +407,12 @@ static QsRelayReason refuse(QsPort *port, QsRelayReason reason, GError **error, 
     return reason;
 }
 
+static QsRelayReason refuse_draining(QsPort *port, GError **error)
+{
+    return refuse(port, QS_RELAY_REASON_DRAINING, error,
+                  "this relay is being drained and takes nobody new; try another");
+}
+
 static QsRelayReason refuse_epoch(QsPort *port, QsRelayReason reason, guint64 asked, GError **error)
 {
     g_autofree char *text = NULL;
@@ -513,6 +519,9 @@ QsRelayReason qs_port_claim(QsPort *port, const QsRelayHello *hello, QsStream *s
     if (reason != QS_RELAY_REASON_NONE) {
         return refuse_epoch(port, reason, hello->epoch, error);
     }
+    if (!same && port->link == NULL && port->settings->nat.draining) {
+        return refuse_draining(port, error);
+    }
     if (same) {
         memcpy(token, hello->token, sizeof(token));
     } else if (!record_owner(port, epoch, token, error)) {
@@ -546,6 +555,9 @@ QsRelayReason qs_port_claim_raw(QsPort *port, QsStream *stream, const char *peer
     reason = qs_epoch_judge(&port->epoch, 0, NULL, port->link != NULL, &epoch, &same);
     if (reason != QS_RELAY_REASON_NONE) {
         return refuse_epoch(port, reason, 0, error);
+    }
+    if (port->settings->nat.draining) {
+        return refuse_draining(port, error);
     }
     if (!record_owner(port, epoch, token, error)) {
         return refuse(port, QS_RELAY_REASON_INTERNAL, error, "");
@@ -714,6 +726,11 @@ guint64 qs_port_epoch(const QsPort *port)
 const char *qs_port_state(const QsPort *port)
 {
     return port->link == NULL ? "away" : port->paused ? "paused" : "attached";
+}
+
+bool qs_port_present(const QsPort *port)
+{
+    return port->link != NULL;
 }
 
 const char *qs_port_peer(const QsPort *port)

@@ -17,6 +17,9 @@
  * hold time gets nothing of it: the queue is emptied and nothing more is held. Both queues are
  * bounded by bytes and drop what does not fit.
  *
+ * While the relay drains only an owner that returns with its token, or one that takes an attached
+ * port over, gets a port: what is there goes on, nothing begins.
+ *
  * The NAT runs while the port is attached and not paused, and is frozen otherwise. While the link's
  * queue is choked nothing is read from the NAT, so that a slow link slows its own NAT instead of
  * losing frames.
@@ -98,6 +101,8 @@ guint64 qs_port_epoch(const QsPort *port);
 /* "away", "attached" or "paused". */
 const char *qs_port_state(const QsPort *port);
 const char *qs_port_peer(const QsPort *port);
+/* A guest is attached or paused. */
+bool qs_port_present(const QsPort *port);
 gsize qs_port_held_bytes(const QsPort *port);
 
 #endif

@@ -93,6 +93,7 @@ typedef enum QsRelayReason {
     QS_RELAY_REASON_REMOVED = 11,   /* the operator took the identity away */
     QS_RELAY_REASON_SHUTDOWN = 12,  /* the relay stops or restarts: come back with the token */
     QS_RELAY_REASON_INTERNAL = 13,  /* the relay could not write its state down */
+    QS_RELAY_REASON_DRAINING = 14,  /* the relay takes nobody new: try another, or later */
     QS_RELAY_REASON_COUNT
 } QsRelayReason;
 
@@ -300,8 +301,9 @@ static inline bool qs_relay_welcome_parse(QsRelayWelcome *w, const uint8_t *p, s
 static inline const char *qs_relay_reason_name(unsigned int reason)
 {
     static const char *const names[] = {
-        "none",    "version", "denied",     "stale",    "in-use",  "mac",      "malformed",
-        "timeout", "limit",   "taken-over", "released", "removed", "shutdown", "internal",
+        "none",     "version",   "denied",   "stale",    "in-use",
+        "mac",      "malformed", "timeout",  "limit",    "taken-over",
+        "released", "removed",   "shutdown", "internal", "draining",
     };
 
     _Static_assert(sizeof(names) / sizeof(names[0]) == QS_RELAY_REASON_COUNT,

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <gio/gio.h>
+#include <glib/gstdio.h>
 
 struct QsRelay {
     const QsConfig *config;
@@ -27,10 +28,16 @@ static char *make_directory(const char *parent, const char *name, GError **error
     return g_steal_pointer(&path);
 }
 
+static char *draining_path(const QsRelay *relay)
+{
+    return g_build_filename(relay->config->state_dir, "draining", NULL);
+}
+
 static bool fill_settings(QsRelay *relay, GError **error)
 {
     const QsConfig *c = relay->config;
     QsPortSettings *s = &relay->settings;
+    g_autofree char *drain_file = draining_path(relay);
     g_autofree char *epochs = make_directory(c->state_dir, "epochs", error);
 
     if (epochs == NULL) {
@@ -46,6 +53,7 @@ static bool fill_settings(QsRelay *relay, GError **error)
     s->nat.program = g_strdup(c->worker);
     s->nat.linger = c->nat_linger_seconds;
     s->nat.seccomp = c->seccomp;
+    s->nat.draining = g_file_test(drain_file, G_FILE_TEST_EXISTS);
     s->queue_bytes = (gsize)c->queue_kib * 1024;
     s->hold_bytes = (gsize)c->hold_kib * 1024;
     s->hold_seconds = c->hold_seconds;
@@ -143,6 +151,54 @@ bool qs_relay_reload(QsRelay *relay, GError **error)
         relay->changed(relay->changed_opaque);
     }
     return true;
+}
+
+bool qs_relay_set_draining(QsRelay *relay, bool on, GError **error)
+{
+    g_autofree char *path = draining_path(relay);
+    GHashTableIter iter;
+    gpointer port;
+
+    if (on && !g_file_set_contents_full(
+                  path, "", 0, G_FILE_SET_CONTENTS_CONSISTENT | G_FILE_SET_CONTENTS_DURABLE, 0600,
+                  error)) {
+        return false;
+    }
+    if (!on && g_unlink(path) < 0 && errno != ENOENT) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "cannot remove %s: %s", path,
+                    g_strerror(errno));
+        return false;
+    }
+    if (relay->settings.nat.draining == on) {
+        return true;
+    }
+    qs_log(QS_LOG_INFO, on ? "draining" : "undrained", "present=%u", qs_relay_present(relay));
+    relay->settings.nat.draining = on;
+    g_hash_table_iter_init(&iter, relay->ports);
+    while (g_hash_table_iter_next(&iter, NULL, &port)) {
+        if (qs_port_nat(port) != NULL) {
+            qs_nat_tell_draining(qs_port_nat(port));
+        }
+    }
+    return true;
+}
+
+bool qs_relay_draining(const QsRelay *relay)
+{
+    return relay->settings.nat.draining;
+}
+
+guint qs_relay_present(const QsRelay *relay)
+{
+    GHashTableIter iter;
+    gpointer port;
+    guint count = 0;
+
+    g_hash_table_iter_init(&iter, relay->ports);
+    while (g_hash_table_iter_next(&iter, NULL, &port)) {
+        count += qs_port_present(port);
+    }
+    return count;
 }
 
 QsRelay *qs_relay_new(const QsConfig *config, GError **error)

@@ -31,6 +31,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsRelay, qs_relay_free)
 /* Reads the identities again. A file that is not right changes nothing. */
 bool qs_relay_reload(QsRelay *relay, GError **error);
 
+/* While it drains nothing new begins: see port.h. Kept in the state directory, so that a relay that
+ * starts goes on with it. */
+bool qs_relay_set_draining(QsRelay *relay, bool on, GError **error);
+bool qs_relay_draining(const QsRelay *relay);
+/* Ports with a guest, attached or paused. */
+guint qs_relay_present(const QsRelay *relay);
+
 const QsConfig *qs_relay_config(const QsRelay *relay);
 /* NULL when there is none of that key. */
 QsPort *qs_relay_port(QsRelay *relay, const char *key);

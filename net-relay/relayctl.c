@@ -20,9 +20,11 @@
 
 #define ANSWER_MAX (64 * 1024 * 1024)
 #define ANSWER_TIMEOUT_S 15
+#define DRAIN_POLL_US 200000
 
 static char *opt_control, *opt_config, *opt_identities, *opt_rate;
-static gboolean opt_json;
+static gboolean opt_json, opt_off;
+static gint opt_wait = -1;
 static char **opt_words;
 
 static const GOptionEntry options[] = {
@@ -32,6 +34,9 @@ static const GOptionEntry options[] = {
     { "identities", 0, 0, G_OPTION_ARG_FILENAME, &opt_identities, "the identities file", "FILE" },
     { "rate", 0, 0, G_OPTION_ARG_STRING, &opt_rate,
       "identity add: bits per second each way, like 10M", "RATE" },
+    { "wait", 0, 0, G_OPTION_ARG_INT, &opt_wait, "drain: until no guest is left, at most so long",
+      "SECONDS" },
+    { "off", 0, 0, G_OPTION_ARG_NONE, &opt_off, "drain: end it, like undrain", NULL },
     { "json", 0, 0, G_OPTION_ARG_NONE, &opt_json, "results as JSON", NULL },
     { G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_STRING_ARRAY, &opt_words, NULL, NULL },
     G_OPTION_ENTRY_NULL,
@@ -286,6 +291,59 @@ static bool cmd_stop(char **words, GError **error)
     return ask_only("stop", NULL, NULL, error);
 }
 
+static bool cmd_undrain(char **words, GError **error)
+{
+    (void)words;
+    return ask_only("undrain", NULL, NULL, error);
+}
+
+/* How many guests are left, -1 on failure. To have been undrained meanwhile is one. */
+static gint64 count_left(GError **error)
+{
+    g_autoptr(JsonNode) node = ask("status", NULL, NULL, error);
+    JsonObject *status = node == NULL ? NULL : json_node_get_object(node);
+
+    if (status == NULL) {
+        return -1;
+    }
+    if (!json_object_get_boolean_member(status, "draining")) {
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_CANCELLED,
+                            "somebody ended the draining meanwhile");
+        return -1;
+    }
+    return json_object_get_int_member(status, "attached") +
+           json_object_get_int_member(status, "paused");
+}
+
+static bool cmd_drain(char **words, GError **error)
+{
+    gint64 end = g_get_monotonic_time() + MAX(opt_wait, 0) * G_USEC_PER_SEC;
+    gint64 left;
+
+    if (opt_off) {
+        return cmd_undrain(words, error);
+    }
+    if (!ask_only("drain", NULL, NULL, error)) {
+        return false;
+    }
+    while ((left = count_left(error)) > 0 && g_get_monotonic_time() < end) {
+        g_usleep(DRAIN_POLL_US);
+    }
+    if (left < 0) {
+        return false;
+    }
+    g_print(opt_json ? "{ \"left\" : %" G_GINT64_FORMAT " }\n"
+                     : "guests left: %" G_GINT64_FORMAT "\n",
+            left);
+    if (left > 0 && opt_wait >= 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+                    "after %d seconds not every guest is gone; the relay goes on draining",
+                    opt_wait);
+        return false;
+    }
+    return true;
+}
+
 /* A relay that does not run reads the file when it starts. */
 static bool reload_if_running(GError **error)
 {
@@ -365,6 +423,8 @@ static const struct {
     { "pcap stop", 1, 1, cmd_pcap_stop, "IDENTITY", "end the capture" },
     { "metrics", 0, 0, cmd_metrics, "", "counters as Prometheus text" },
     { "reload", 0, 0, cmd_reload, "", "read the identities again" },
+    { "drain", 0, 0, cmd_drain, "", "take nobody new; --wait SECONDS until all are gone" },
+    { "undrain", 0, 0, cmd_undrain, "", "end that" },
     { "restart", 0, 0, cmd_restart, "", "start the relay's program anew, keep connections" },
     { "stop", 0, 0, cmd_stop, "", "end the relay; the NAT workers wait for the next" },
     { "complete", 0, 0, NULL, "", NULL },
@@ -408,6 +468,27 @@ static guint match(const char *name, char **words, guint count)
     return length;
 }
 
+static bool options_fit(const char *command, GError **error)
+{
+    const struct {
+        bool given;
+        const char *option, *command;
+    } bound[] = {
+        { opt_rate != NULL, "--rate", "identity add" },
+        { opt_wait >= 0, "--wait", "drain" },
+        { opt_off, "--off", "drain" },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(bound); i++) {
+        if (bound[i].given && !g_str_equal(bound[i].command, command)) {
+            g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED, "%s goes with \"%s\" alone",
+                        bound[i].option, bound[i].command);
+            return false;
+        }
+    }
+    return true;
+}
+
 static int run(char **words, GError **error)
 {
     guint count = words == NULL ? 0 : g_strv_length(words);
@@ -427,9 +508,7 @@ static int run(char **words, GError **error)
                         "usage: quasar-relayctl %s %s", commands[i].words, commands[i].arguments);
             return EXIT_USAGE;
         }
-        if (opt_rate != NULL && commands[i].run != cmd_identity_add) {
-            g_set_error_literal(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
-                                "--rate goes with \"identity add\" alone");
+        if (!options_fit(commands[i].words, error)) {
             return EXIT_USAGE;
         }
         return commands[i].run(words + used, error) ? EXIT_DONE : EXIT_FAILED;

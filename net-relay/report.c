@@ -55,6 +55,8 @@ void qs_report_status(JsonBuilder *b, QsRelay *relay, QsAttach *attach)
         json_builder_add_string_value(b, listeners[i]);
     }
     json_builder_end_array(b);
+    json_builder_set_member_name(b, "draining");
+    json_builder_add_boolean_value(b, qs_relay_draining(relay));
     add_number(b, "identities", ports->len);
     add_number(b, "attached", count_state(ports, "attached"));
     add_number(b, "paused", count_state(ports, "paused"));
@@ -288,6 +290,7 @@ char *qs_report_metrics(QsRelay *relay, QsAttach *attach)
     GString *out = g_string_new(NULL);
 
     plain_metric(out, "identities", "gauge", "identities known", ports->len);
+    plain_metric(out, "draining", "gauge", "1 while nobody new is taken", qs_relay_draining(relay));
     plain_metric(out, "handshakes", "gauge", "links on their way", qs_attach_waiting(attach));
     plain_metric(out, "links_total", "counter", "links that came", c->links);
     plain_metric(out, "refused_total", "counter", "links refused", c->refused);
