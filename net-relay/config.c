@@ -26,6 +26,8 @@ static const struct {
     { "control", KIND_TEXT, AT(control), 0, 0 },
     { "worker", KIND_TEXT, AT(worker), 0, 0 },
     { "metrics", KIND_TEXT, AT(metrics), 0, 0 },
+    { "metrics-file", KIND_TEXT, AT(metrics_file), 0, 0 },
+    { "metrics-seconds", KIND_NUMBER, AT(metrics_seconds), 1, 3600 },
     { "listen-tls", KIND_LIST, AT(listen_tls), 0, 0 },
     { "listen-plain", KIND_LIST, AT(listen_plain), 0, 0 },
     { "listen-unix", KIND_LIST, AT(listen_unix), 0, 0 },
@@ -55,6 +57,7 @@ QsConfig *qs_config_new(void)
     c->max_macs = 16;
     c->mac_age_seconds = 300;
     c->nat_linger_seconds = 86400;
+    c->metrics_seconds = 15;
     c->seccomp = true;
     c->log_level = QS_LOG_PEER;
     return c;
@@ -71,6 +74,7 @@ void qs_config_free(QsConfig *c)
     g_free(c->control);
     g_free(c->worker);
     g_free(c->metrics);
+    g_free(c->metrics_file);
     g_strfreev(c->listen_tls);
     g_strfreev(c->listen_plain);
     g_strfreev(c->listen_unix);
@@ -207,6 +211,9 @@ void qs_config_default_paths(QsConfig *c)
     make_absolute(&c->run_dir);
     make_absolute(&c->state_dir);
     make_absolute(&c->identities);
+    if (c->metrics_file != NULL) {
+        make_absolute(&c->metrics_file);
+    }
     default_path(&c->control, c->run_dir, "control");
     make_absolute(&c->control);
 }

@@ -11,12 +11,13 @@
 #include <stdbool.h>
 
 typedef struct QsConfig {
-    char *run_dir;    /* sockets */
-    char *state_dir;  /* epochs */
-    char *identities; /* the file */
-    char *control;    /* the control socket */
-    char *worker;     /* the NAT worker's program */
-    char *metrics;    /* ADDRESS:PORT on loopback, or NULL */
+    char *run_dir;      /* sockets */
+    char *state_dir;    /* epochs */
+    char *identities;   /* the file */
+    char *control;      /* the control socket */
+    char *worker;       /* the NAT worker's program */
+    char *metrics;      /* ADDRESS:PORT on loopback, or NULL */
+    char *metrics_file; /* or NULL */
     char **listen_tls;
     char **listen_plain;
     char **listen_unix;
@@ -29,6 +30,7 @@ typedef struct QsConfig {
     guint max_macs;  /* of a port without a fixed address */
     guint mac_age_seconds;
     guint nat_linger_seconds;
+    guint metrics_seconds; /* between two metrics files */
     bool seccomp;
     QsLogLevel log_level;
 } QsConfig;

@@ -5,6 +5,7 @@
 #include "control.h"
 #include "lines.h"
 #include "log.h"
+#include "metrics_file.h"
 #include "relay.h"
 #include "sandbox.h"
 
@@ -26,12 +27,13 @@ typedef struct Daemon {
     QsRelay *relay;
     QsAttach *attach;
     QsControl *control;
+    QsMetricsFile *metrics_file;
     GMainLoop *loop;
     bool filtered; /* system calls */
     bool again;    /* start the program anew */
 } Daemon;
 
-static char *opt_config;
+static char *opt_config, *opt_metrics_file;
 static char **opt_set;
 static gboolean opt_check;
 
@@ -39,6 +41,8 @@ static const GOptionEntry options[] = {
     { "config", 'c', 0, G_OPTION_ARG_FILENAME, &opt_config, "configuration file", "FILE" },
     { "set", 's', 0, G_OPTION_ARG_STRING_ARRAY, &opt_set, "one setting, as in the file",
       "KEY=VALUE" },
+    { "metrics-file", 0, 0, G_OPTION_ARG_FILENAME, &opt_metrics_file,
+      "write metrics there too, for a textfile collector", "FILE" },
     { "check", 0, 0, G_OPTION_ARG_NONE, &opt_check, "check configuration and identities, then end",
       NULL },
     G_OPTION_ENTRY_NULL,
@@ -62,6 +66,10 @@ static bool read_config(QsConfig *config, GError **error)
             return false;
         }
         *equal = '=';
+    }
+    if (opt_metrics_file != NULL &&
+        !qs_config_set(config, "metrics-file", opt_metrics_file, error)) {
+        return false;
     }
     return qs_config_finish(config, error);
 }
@@ -135,6 +143,12 @@ static bool start(Daemon *d, GError **error)
     if (d->control == NULL) {
         return false;
     }
+    if (d->config->metrics_file != NULL) {
+        d->metrics_file = qs_metrics_file_new(d->relay, d->attach, error);
+        if (d->metrics_file == NULL) {
+            return false;
+        }
+    }
     /* Before the filter: GLib starts a thread for these. */
     g_unix_signal_add(SIGTERM, on_stop, d);
     g_unix_signal_add(SIGINT, on_stop, d);
@@ -153,6 +167,7 @@ static void stop(Daemon *d)
     bool over = false;
     guint timer = 0;
 
+    qs_metrics_file_free(d->metrics_file);
     qs_control_free(d->control);
     if (d->attach != NULL) {
         qs_attach_stop_listening(d->attach);

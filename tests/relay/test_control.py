@@ -203,6 +203,55 @@ def test_bad_identities(relay: Relay, text: str, error: str) -> None:
     assert done.returncode == 1 and error in done.stderr, done.stderr
 
 
+def test_metrics_in_a_file(relay: Relay) -> None:
+    path = f"{relay.dir}/metrics/relay.prom"
+    relay.stop()
+    relay.settings |= {"metrics-file": path, "metrics-seconds": "1"}
+    # A place that is not there is told at the start.
+    with pytest.raises(AssertionError, match="metrics/relay.prom"):
+        relay.start()
+    os.mkdir(f"{relay.dir}/metrics")
+    old = os.umask(0o077)
+    try:
+        relay.start()
+    finally:
+        os.umask(old)
+    attached = 'quasar_relay_port_attached{tenant="acme",identity="web"}'
+
+    def text() -> str:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+
+    assert f"{attached} 0\n" in text() and text().endswith("\n")
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
+    link = relay.attach("acme/web")
+    wait_for(lambda: f"{attached} 1\n" in text(), 60)
+    assert os.listdir(f"{relay.dir}/metrics") == ["relay.prom"]
+    # What fails later is logged once and does not end the relay.
+    os.rename(f"{relay.dir}/metrics", f"{relay.dir}/away")
+    wait_for(lambda: "event=metrics-file-failed" in relay.log(), 60)
+    os.rename(f"{relay.dir}/away", f"{relay.dir}/metrics")
+    before = os.stat(path).st_ino
+    wait_for(lambda: os.stat(path).st_ino != before, 60)
+    assert relay.log().count("event=metrics-file-failed") == 1
+    assert link.sync() == []
+    relay.stop()
+    assert os.listdir(f"{relay.dir}/metrics") == []
+
+
+def test_metrics_file_as_a_flag(relay: Relay) -> None:
+    path = f"{relay.dir}/flag.prom"
+    done = subprocess.run([DAEMON, "--metrics-file", path, "--set=metrics-seconds=0", "--check"],
+                          capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1 and "metrics-seconds" in done.stderr
+    relay.stop()
+    words = [*relay.arguments(), f"--metrics-file={path}"]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as daemon:
+        wait_for(lambda: os.path.exists(path), 20)
+        daemon.terminate()
+    assert daemon.returncode == 0 and not os.path.exists(path)
+
+
 def test_signal_reloads(relay: Relay) -> None:
     assert relay.process is not None
     relay.identities["acme/new"] = {"secret": "22" * 32, "address": "10.0.2.30"}
