@@ -3,6 +3,7 @@
 
 #include "log.h"
 #include "net.h"
+#include "passed.h"
 #include "tls.h"
 
 #include <errno.h>
@@ -30,7 +31,8 @@ typedef struct Listener {
     guint tag;
     guint pause_timer;
     char *where;
-    char *key; /* of the identity, for KIND_RAW */
+    char *key;   /* of the identity, for KIND_RAW */
+    bool passed; /* the name of a unix socket is not ours to remove */
 } Listener;
 
 struct QsAttach {
@@ -369,7 +371,7 @@ static void listener_free(gpointer data)
     g_clear_handle_id(&l->pause_timer, g_source_remove);
     if (l->fd >= 0) {
         close(l->fd);
-        if (l->kind == KIND_UNIX || l->kind == KIND_RAW) {
+        if (!l->passed && (l->kind == KIND_UNIX || l->kind == KIND_RAW)) {
             unlink(l->where);
         }
     }
@@ -378,10 +380,23 @@ static void listener_free(gpointer data)
     g_free(l);
 }
 
+static Listener *listener_new(QsAttach *attach, Kind kind, int fd, char *where)
+{
+    Listener *l = g_new0(Listener, 1);
+
+    l->attach = attach;
+    l->kind = kind;
+    l->fd = fd;
+    l->where = where;
+    l->tag = g_unix_fd_add(fd, G_IO_IN, listener_ready, l);
+    g_ptr_array_add(attach->listeners, l);
+    qs_log(QS_LOG_INFO, "listening", "kind=%s where=%s", kind_names[kind], where);
+    return l;
+}
+
 static bool add_listener(QsAttach *attach, Kind kind, const char *where, const char *key,
                          GError **error)
 {
-    Listener *l;
     int fd = kind == KIND_UNIX || kind == KIND_RAW
                  ? qs_net_listen_unix(where, 0600, error)
                  : qs_net_listen_tcp(where, kind == KIND_PLAIN, error);
@@ -389,15 +404,47 @@ static bool add_listener(QsAttach *attach, Kind kind, const char *where, const c
     if (fd < 0) {
         return false;
     }
-    l = g_new0(Listener, 1);
-    l->attach = attach;
-    l->kind = kind;
-    l->fd = fd;
-    l->where = kind == KIND_UNIX || kind == KIND_RAW ? g_strdup(where) : qs_net_local_name(fd);
-    l->key = g_strdup(key);
-    l->tag = g_unix_fd_add(fd, G_IO_IN, listener_ready, l);
-    g_ptr_array_add(attach->listeners, l);
-    qs_log(QS_LOG_INFO, "listening", "kind=%s where=%s", kind_names[kind], l->where);
+    listener_new(attach, kind, fd,
+                 kind == KIND_UNIX || kind == KIND_RAW ? g_strdup(where) : qs_net_local_name(fd))
+        ->key = g_strdup(key);
+    return true;
+}
+
+static bool take_passed(QsAttach *attach, Kind kind, int passed, GError **error)
+{
+    int fd = qs_net_listen_passed(passed, kind == KIND_UNIX, kind == KIND_PLAIN, error);
+    char *where;
+
+    if (fd < 0) {
+        return false;
+    }
+    where = kind == KIND_UNIX ? qs_net_local_path(fd) : qs_net_local_name(fd);
+    listener_new(attach, kind, fd, where != NULL ? where : g_strdup("unnamed"))->passed = true;
+    return true;
+}
+
+bool qs_attach_take_passed(QsAttach *attach, char **names, GError **error)
+{
+    for (guint i = 0; names[i] != NULL; i++) {
+        guint kind = KIND_TLS;
+
+        while (kind < KIND_RAW && !g_str_equal(names[i], kind_names[kind])) {
+            kind++;
+        }
+        if (kind == KIND_RAW) {
+            g_autofree char *shown = g_strescape(names[i], NULL);
+
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                        "a socket called \"%.40s\" was passed; FileDescriptorName= in its unit is "
+                        "tls, plain or unix",
+                        shown);
+            return false;
+        }
+        if (!take_passed(attach, kind, QS_PASSED_FIRST + (int)i, error)) {
+            g_prefix_error(error, "%s: ", names[i]);
+            return false;
+        }
+    }
     return true;
 }
 

@@ -17,6 +17,8 @@ typedef struct QsAttach QsAttach;
 
 /* Opens what the configuration names, and the sockets of identities that have one. */
 QsAttach *qs_attach_new(QsRelay *relay, GError **error);
+/* Listens on the sockets that were passed to the process (passed.h), by their names. */
+bool qs_attach_take_passed(QsAttach *attach, char **names, GError **error);
 void qs_attach_free(QsAttach *attach);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsAttach, qs_attach_free)
 

@@ -6,6 +6,7 @@
 #include "lines.h"
 #include "log.h"
 #include "metrics_file.h"
+#include "passed.h"
 #include "relay.h"
 #include "sandbox.h"
 
@@ -122,6 +123,13 @@ static void on_control(QsControlWish wish, void *opaque)
     g_main_loop_quit(d->loop);
 }
 
+static bool take_passed(Daemon *d, GError **error)
+{
+    g_auto(GStrv) names = qs_passed_names(error);
+
+    return names != NULL && qs_attach_take_passed(d->attach, names, error);
+}
+
 static bool start(Daemon *d, GError **error)
 {
     if (!read_config(d->config, error)) {
@@ -136,7 +144,7 @@ static bool start(Daemon *d, GError **error)
         return false;
     }
     d->attach = qs_attach_new(d->relay, error);
-    if (d->attach == NULL) {
+    if (d->attach == NULL || !take_passed(d, error)) {
         return false;
     }
     d->control = qs_control_new(d->relay, d->attach, on_control, d, error);

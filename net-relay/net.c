@@ -5,7 +5,9 @@
 #include "net.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gio/gio.h>
+#include <glib-unix.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -192,6 +194,51 @@ int qs_net_listen_tcp(const char *where, bool loopback_only, GError **error)
     return fd;
 }
 
+/* What is passed may be anything: systemd checks only that it is some socket. */
+static bool check_passed(int fd, bool is_unix, bool loopback_only, GError **error)
+{
+    struct sockaddr_storage address = { 0 };
+    socklen_t size = sizeof(address);
+    const struct sockaddr *generic = (const struct sockaddr *)(const void *)&address;
+    int type = 0, listens = 0;
+    socklen_t type_size = sizeof(type), listens_size = sizeof(listens);
+
+    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) < 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &listens_size) < 0) {
+        fail_errno(error, -1, "use", "a socket that was passed");
+        return false;
+    }
+    if (type != SOCK_STREAM || !listens || (address.ss_family == AF_UNIX) != is_unix ||
+        (!is_unix && address.ss_family != AF_INET && address.ss_family != AF_INET6)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "a socket that was passed is no %s stream socket that listens",
+                    is_unix ? "unix" : "TCP");
+        return false;
+    }
+    if (loopback_only && !is_loopback(generic)) {
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                            "a socket that was passed is not on loopback; frames without "
+                            "encryption stay on this host");
+        return false;
+    }
+    return true;
+}
+
+int qs_net_listen_passed(int fd, bool is_unix, bool loopback_only, GError **error)
+{
+    int copy;
+
+    if (!check_passed(fd, is_unix, loopback_only, error)) {
+        return -1;
+    }
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (copy < 0 || !g_unix_set_fd_nonblocking(copy, TRUE, NULL)) {
+        return fail_errno(error, copy, "copy", "a socket that was passed");
+    }
+    return copy;
+}
+
 int qs_net_connect_tcp(const char *where, GError **error)
 {
     struct addrinfo *found = resolve(where, error);
@@ -261,6 +308,17 @@ char *qs_net_local_name(int fd)
         return g_strdup("unknown");
     }
     return address_name(&address, size);
+}
+
+char *qs_net_local_path(int fd)
+{
+    struct sockaddr_un address = { 0 };
+    socklen_t size = sizeof(address);
+
+    if (getsockname(fd, (struct sockaddr *)&address, &size) < 0 || address.sun_path[0] == '\0') {
+        return NULL;
+    }
+    return g_strndup(address.sun_path, sizeof(address.sun_path));
 }
 
 void qs_net_tune_tcp(int fd)

@@ -6,6 +6,7 @@
 #include "identity.h"
 #include "log.h"
 #include "net.h"
+#include "passed.h"
 #include "protocol.h"
 #include "queue.h"
 #include "sandbox.h"
@@ -755,6 +756,33 @@ static void test_listen(void)
     close(fd);
 }
 
+static void test_passed_sockets(void)
+{
+    static const struct {
+        const char *pid, *count, *names;
+        gint expected; /* -1: refused */
+    } cases[] = {
+        { "42", "1", "tls", 1 },        { "42", "3", "tls:plain:unix", 3 },
+        { "42", "0", NULL, 0 },         { "42", "0", "", 0 },
+        { NULL, NULL, NULL, 0 },        { "42", NULL, "tls", 0 },
+        { NULL, "1", "tls", 0 },        { "43", "1", "tls", 0 },
+        { "42x", "1", "tls", 0 },       { "", "1", "tls", 0 },
+        { "43", "nonsense", NULL, 0 },  { "42", "nonsense", "tls", -1 },
+        { "42", "-1", "tls", -1 },      { "42", "65", "tls", -1 },
+        { "42", "2", "tls", -1 },       { "42", "1", NULL, -1 },
+        { "42", "1", "tls:plain", -1 }, { "42", "18446744073709551617", "tls", -1 },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        g_auto(GStrv) names =
+            qs_passed_parse(cases[i].pid, cases[i].count, cases[i].names, 42, &error);
+
+        g_assert_cmpint(names == NULL ? -1 : (gint)g_strv_length(names), ==, cases[i].expected);
+        g_assert_true((names == NULL) == (error != NULL));
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -782,5 +810,6 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/log/quote", test_quote);
     g_test_add_func("/relay/sandbox/worker", test_sandbox_of_a_worker);
     g_test_add_func("/relay/net/listen", test_listen);
+    g_test_add_func("/relay/passed", test_passed_sockets);
     return g_test_run();
 }
