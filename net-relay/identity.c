@@ -214,6 +214,11 @@ static const struct {
     { "rate", set_rate },
 };
 
+const char *qs_identity_key_at(guint i)
+{
+    return i < G_N_ELEMENTS(setters) ? setters[i].key : NULL;
+}
+
 static bool set_key(QsIdentity *id, const char *key, const char *value, GError **error)
 {
     for (guint i = 0; i < G_N_ELEMENTS(setters); i++) {

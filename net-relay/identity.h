@@ -52,6 +52,8 @@ bool qs_identity_split(const char *key, char **ret_tenant, char **ret_name, GErr
 bool qs_identity_same_nat(const QsIdentity *a, const QsIdentity *b);
 /* Address text in dotted decimal. */
 char *qs_identity_format_ipv4(guint32 address);
+/* The keys of a group, NULL behind the last. */
+const char *qs_identity_key_at(guint i);
 /* Secrets are written in hexadecimal. */
 GBytes *qs_identity_parse_secret(const char *text);
 

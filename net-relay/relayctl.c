@@ -3,6 +3,7 @@
 #include "config.h"
 #include "idfile.h"
 #include "net.h"
+#include "relayctl.h"
 #include "table.h"
 
 #include <gio/gio.h>
@@ -400,58 +401,164 @@ static bool cmd_identity_del(char **words, GError **error)
     return qs_idfile_del(opt_identities, words[0], error) && reload_if_running(error);
 }
 
-static const struct {
-    const char *words; /* one or two */
-    guint least, most; /* arguments behind them */
-    bool (*run)(char **words, GError **error);
-    const char *arguments, *help;
-} commands[] = {
+static bool cmd_complete(char **words, GError **error);
+static bool cmd_completion(char **words, GError **error);
+
+static const QsCtlCommand commands[] = {
     { "status", 0, 0, cmd_status, "", "the relay as a whole" },
     { "ports", 0, 0, cmd_ports, "", "every identity and who is attached" },
-    { "flows", 1, 1, cmd_flows, "IDENTITY", "connections in its NAT" },
-    { "forward list", 1, 1, cmd_forward_list, "IDENTITY", "its port forwards" },
-    { "forward add", 2, 2, cmd_forward_add, "IDENTITY PROTO:ADDRESS:PORT:GUESTPORT",
-      "forward a port until the worker ends" },
-    { "forward del", 2, 2, cmd_forward_del, "IDENTITY PROTO:ADDRESS:PORT:GUESTPORT",
-      "end a forward" },
+    { "flows", 1, 1, cmd_flows, "IDENTITY", "connections in its NAT", { QS_CTL_WORD_IDENTITY } },
+    { "forward list",
+      1,
+      1,
+      cmd_forward_list,
+      "IDENTITY",
+      "its port forwards",
+      { QS_CTL_WORD_IDENTITY } },
+    { "forward add",
+      2,
+      2,
+      cmd_forward_add,
+      "IDENTITY PROTO:ADDRESS:PORT:GUESTPORT",
+      "forward a port until the worker ends",
+      { QS_CTL_WORD_IDENTITY } },
+    { "forward del",
+      2,
+      2,
+      cmd_forward_del,
+      "IDENTITY PROTO:ADDRESS:PORT:GUESTPORT",
+      "end a forward",
+      { QS_CTL_WORD_IDENTITY, QS_CTL_WORD_FORWARD } },
     { "identity list", 0, 0, cmd_identity_list, "", "what the identities file says" },
-    { "identity add", 1, 32, cmd_identity_add, "IDENTITY [KEY=VALUE...]",
-      "add one, print its new secret" },
-    { "identity del", 1, 1, cmd_identity_del, "IDENTITY", "remove one, end its link and NAT" },
-    { "detach", 1, 1, cmd_detach, "IDENTITY", "end its link; it may come back" },
-    { "pcap start", 1, 1, cmd_pcap_start, "IDENTITY", "capture its frames, print the file's path" },
-    { "pcap stop", 1, 1, cmd_pcap_stop, "IDENTITY", "end the capture" },
+    { "identity add",
+      1,
+      32,
+      cmd_identity_add,
+      "IDENTITY [KEY=VALUE...]",
+      "add one, print its new secret",
+      { QS_CTL_WORD_TENANT, QS_CTL_WORD_KEY } },
+    { "identity del",
+      1,
+      1,
+      cmd_identity_del,
+      "IDENTITY",
+      "remove one, end its link and NAT",
+      { QS_CTL_WORD_IDENTITY } },
+    { "detach",
+      1,
+      1,
+      cmd_detach,
+      "IDENTITY",
+      "end its link; it may come back",
+      { QS_CTL_WORD_IDENTITY } },
+    { "pcap start",
+      1,
+      1,
+      cmd_pcap_start,
+      "IDENTITY",
+      "capture its frames, print the file's path",
+      { QS_CTL_WORD_IDENTITY } },
+    { "pcap stop", 1, 1, cmd_pcap_stop, "IDENTITY", "end the capture", { QS_CTL_WORD_IDENTITY } },
     { "metrics", 0, 0, cmd_metrics, "", "counters as Prometheus text" },
     { "reload", 0, 0, cmd_reload, "", "read the identities again" },
     { "drain", 0, 0, cmd_drain, "", "take nobody new; --wait SECONDS until all are gone" },
     { "undrain", 0, 0, cmd_undrain, "", "end that" },
     { "restart", 0, 0, cmd_restart, "", "start the relay's program anew, keep connections" },
     { "stop", 0, 0, cmd_stop, "", "end the relay; the NAT workers wait for the next" },
-    { "complete", 0, 0, NULL, "", NULL },
+    { "completion",
+      1,
+      1,
+      cmd_completion,
+      "SHELL",
+      "print completion for bash or zsh",
+      { QS_CTL_WORD_SHELL } },
+    { "complete", 0, 2, cmd_complete, "[identities|tenants|forwards IDENTITY]", NULL },
+    { NULL },
 };
+
+static void complete_commands(void)
+{
+    for (const QsCtlCommand *c = commands; c->words != NULL; c++) {
+        if (c->help != NULL) {
+            g_print("%s\n", c->words);
+        }
+    }
+}
+
+/* Of the relay, or of the file when none runs. */
+static JsonNode *known_identities(GError **error)
+{
+    JsonNode *node = ask("ports", NULL, NULL, NULL);
+
+    return node != NULL ? node : qs_idfile_list(opt_identities, error);
+}
+
+static bool complete_identities(bool tenants, GError **error)
+{
+    g_autoptr(JsonNode) node = known_identities(error);
+    JsonArray *rows = node == NULL ? NULL : json_node_get_array(node);
+    g_autofree char *last = NULL;
+
+    for (guint i = 0; rows != NULL && i < json_array_get_length(rows); i++) {
+        JsonObject *row = json_array_get_object_element(rows, i);
+        char *word = g_strdup(json_object_get_string_member_with_default(row, "identity", ""));
+        char *slash = strchr(word, '/');
+
+        if (tenants && slash != NULL) {
+            slash[1] = '\0';
+        }
+        /* They are sorted. */
+        if (g_strcmp0(word, last) != 0) {
+            g_print("%s\n", word);
+        }
+        g_free(last);
+        last = word;
+    }
+    return rows != NULL;
+}
+
+static bool cmd_complete(char **words, GError **error)
+{
+    if (words[0] == NULL) {
+        complete_commands();
+        return true;
+    }
+    if (g_str_equal(words[0], "forwards") && words[1] != NULL) {
+        return ask_and_show("forward-list", words[1], NULL, error);
+    }
+    return complete_identities(g_str_equal(words[0], "tenants"), error);
+}
+
+static bool cmd_completion(char **words, GError **error)
+{
+    g_autofree char *text = NULL;
+
+    if (!g_str_equal(words[0], "bash") && !g_str_equal(words[0], "zsh")) {
+        g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
+                    "no completion for \"%.20s\"; hint: bash or zsh", words[0]);
+        return false;
+    }
+    text = qs_ctl_completion(commands, options);
+    if (g_str_equal(words[0], "zsh")) {
+        g_print("#compdef quasar-relayctl\nautoload -U +X compinit && compinit\n"
+                "autoload -U +X bashcompinit && bashcompinit\n");
+    }
+    g_print("%s", text);
+    return true;
+}
 
 static char *summary(void)
 {
     GString *text = g_string_new("Commands:\n");
 
-    for (guint i = 0; i < G_N_ELEMENTS(commands); i++) {
-        if (commands[i].help != NULL) {
-            g_autofree char *left =
-                g_strdup_printf("%s %s", commands[i].words, commands[i].arguments);
+    for (const QsCtlCommand *c = commands; c->words != NULL; c++) {
+        if (c->help != NULL) {
+            g_autofree char *left = g_strdup_printf("%s %s", c->words, c->arguments);
 
-            g_string_append_printf(text, "  %-34s %s\n", left, commands[i].help);
+            g_string_append_printf(text, "  %-34s %s\n", left, c->help);
         }
     }
     return g_string_free(text, FALSE);
-}
-
-static void complete(void)
-{
-    for (guint i = 0; i < G_N_ELEMENTS(commands); i++) {
-        if (commands[i].help != NULL) {
-            g_print("%s\n", commands[i].words);
-        }
-    }
 }
 
 /* The number of words the command's name takes, 0 when it is another. */
@@ -492,26 +599,29 @@ static bool options_fit(const char *command, GError **error)
 static int run(char **words, GError **error)
 {
     guint count = words == NULL ? 0 : g_strv_length(words);
+    g_autoptr(GError) own = NULL;
+    int status;
 
-    for (guint i = 0; i < G_N_ELEMENTS(commands); i++) {
-        guint used = match(commands[i].words, words, count);
+    for (const QsCtlCommand *c = commands; c->words != NULL; c++) {
+        guint used = match(c->words, words, count);
 
         if (used == 0) {
             continue;
         }
-        if (commands[i].run == NULL) {
-            complete();
+        if (!options_fit(c->words, error)) {
+            return EXIT_USAGE;
+        }
+        if (count - used < c->least || count - used > c->most) {
+            g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
+                        "usage: quasar-relayctl %s %s", c->words, c->arguments);
+            return EXIT_USAGE;
+        }
+        if (c->run(words + used, &own)) {
             return EXIT_DONE;
         }
-        if (count - used < commands[i].least || count - used > commands[i].most) {
-            g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
-                        "usage: quasar-relayctl %s %s", commands[i].words, commands[i].arguments);
-            return EXIT_USAGE;
-        }
-        if (!options_fit(commands[i].words, error)) {
-            return EXIT_USAGE;
-        }
-        return commands[i].run(words + used, error) ? EXIT_DONE : EXIT_FAILED;
+        status = own->domain == G_OPTION_ERROR ? EXIT_USAGE : EXIT_FAILED;
+        g_propagate_error(error, g_steal_pointer(&own));
+        return status;
     }
     g_set_error(error, G_OPTION_ERROR, G_OPTION_ERROR_FAILED,
                 "%s; hint: quasar-relayctl --help lists the commands",
