@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "nat_slirp.h"
 
-#include "log.h"
-
 #include "dhcp.h"
 #include "ether.h"
+#include "log.h"
 #include "protocol.h"
+#include "ra.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -66,13 +66,18 @@ static ssize_t cb_send(const void *frame, size_t size, void *opaque)
 {
     QsNatSlirp *nat = opaque;
     guint8 copy[QS_DHCP_FRAME_MAX];
+    gsize sent = size;
 
     if (qs_dhcp_is_reply(frame, size)) {
         memcpy(copy, frame, size);
         qs_dhcp_add_mtu(copy, size, nat->config.mtu);
         frame = copy;
+    } else if (size + QS_RA_OPTION_SIZE <= sizeof(copy) && qs_ra_is(frame, size)) {
+        memcpy(copy, frame, size);
+        sent = qs_ra_add_mtu(copy, size, nat->config.mtu);
+        frame = copy;
     }
-    nat->send(frame, size, nat->opaque);
+    nat->send(frame, sent, nat->opaque);
     return (ssize_t)size;
 }
 

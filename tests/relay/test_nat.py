@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -33,6 +34,34 @@ def attached_guest(relay: Relay) -> Iterator[g.Guest]:
 
 def test_arp(guest: g.Guest) -> None:
     assert guest.resolve(guest.gateway) == guest.gateway_mac
+
+
+def solicit(guest: g.Guest) -> bytes:
+    """The router advertisement that answers a solicitation, from its IPv6 header on."""
+    source = bytes.fromhex("fe80" + "00" * 6) + guest.mac[:3] + b"\xff\xfe" + guest.mac[3:]
+    target = bytes.fromhex("ff02" + "00" * 13 + "02")
+    message = bytes.fromhex("8500000000000000") + b"\1\1" + guest.mac
+    pseudo = source + target + struct.pack("!II", len(message), 58)
+    message = message[:2] + struct.pack("!H", g.checksum(pseudo + message)) + message[4:]
+    packet = struct.pack("!IHBB", 6 << 28, len(message), 58, 255) + source + target + message
+    for _ in range(60):
+        guest.send_frame(bytes.fromhex("333300000002") + guest.mac + b"\x86\xdd" + packet)
+        for frame in guest.collect(1.0, lambda f: f[12:14] == b"\x86\xdd" and f[54] == 134):
+            return frame[14:]
+    raise TimeoutError("no router advertisement")
+
+
+def test_router_advertisements_give_the_mtu(guest: g.Guest) -> None:
+    packet = solicit(guest)
+    size, = struct.unpack("!H", packet[4:6])
+    message = packet[40:40 + size]
+    assert g.checksum(packet[8:40] + struct.pack("!II", size, 58) + message) == 0
+    found, at = {}, 16
+    while at < len(message):
+        found[message[at]] = message[at + 2:at + message[at + 1] * 8]
+        at += message[at + 1] * 8
+    assert at == len(message) and 3 in found
+    assert int.from_bytes(found[5], "big") == 1400
 
 
 def test_dhcp_gives_the_identitys_address_and_mtu(guest: g.Guest) -> None:

@@ -12,6 +12,7 @@
 #include "guard.h"
 #include "identity.h"
 #include "protocol.h"
+#include "ra.h"
 #include "stream.h"
 #include "switch.h"
 
@@ -50,6 +51,20 @@ static void fuzz_guard(const uint8_t *data, size_t size)
         g_assert(qs_guard_check(frame, size) == QS_GUARD_PASS);
     } else {
         g_assert(size == 0 || memcmp(frame, data, size) == 0);
+    }
+}
+
+static void fuzz_ra(const uint8_t *data, size_t size)
+{
+    guint8 frame[QS_DHCP_FRAME_MAX];
+
+    if (size + QS_RA_OPTION_SIZE > sizeof(frame)) {
+        return;
+    }
+    memcpy(frame, data, size);
+    if (qs_ra_is(frame, size)) {
+        size = qs_ra_add_mtu(frame, size, 1400);
+        g_assert(size <= sizeof(frame) && qs_ra_add_mtu(frame, size, 1400) == size);
     }
 }
 
@@ -168,7 +183,8 @@ static void fuzz_stream(const uint8_t *data, size_t size)
 }
 
 static void (*const targets[])(const uint8_t *data, size_t size) = {
-    fuzz_hello, fuzz_guard, fuzz_dhcp, fuzz_identities, fuzz_forward, fuzz_switch, fuzz_stream,
+    fuzz_hello,      fuzz_guard,   fuzz_dhcp,   fuzz_ra,
+    fuzz_identities, fuzz_forward, fuzz_switch, fuzz_stream,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -4,6 +4,7 @@
 #include "ether.h"
 #include "guard.h"
 #include "protocol.h"
+#include "ra.h"
 #include "switch.h"
 
 #include <arpa/inet.h>
@@ -327,6 +328,70 @@ static void test_dhcp(void)
     }
 }
 
+/* From a prefix and a link-layer address; the checksum is right. */
+static const guint8 advertisement[] = {
+    0x33, 0x33, 0, 0,    0,    1,    0x52, 0x56, 0,    0,    0,  2, 0x86, 0xdd, 0x60, 0,
+    0,    0,    0, 0x38, 58,   255,  0xfe, 0x80, 0,    0,    0,  0, 0,    0,    0,    0,
+    0,    0,    0, 0,    0,    2,    0xff, 0x02, 0,    0,    0,  0, 0,    0,    0,    0,
+    0,    0,    0, 0,    0,    1,    134,  0,    0x15, 0x5e, 64, 0, 7,    8,    0,    0,
+    0,    0,    0, 0,    0,    0,    1,    1,    0x52, 0x56, 0,  0, 0,    2,    3,    4,
+    64,   0xc0, 0, 1,    0x51, 0x80, 0,    0,    0x38, 0x40, 0,  0, 0,    0,    0xfe, 0xc0,
+    0,    0,    0, 0,    0,    0,    0,    0,    0,    0,    0,  0, 0,    0,
+};
+
+/* Over the pseudo header and the message: 0xffff when the checksum is right. */
+static guint16 icmp6_sum(const guint8 *f, gsize size)
+{
+    guint32 sum = 58 + (guint32)(size - 54);
+
+    for (gsize i = 22; i < size; i += 2) {
+        sum += qs_relay_get16(f + i);
+    }
+    while (sum >> 16 != 0) {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    return (guint16)sum;
+}
+
+static void test_ra(void)
+{
+    static const guint mtus[] = { 1280, 1500, 9000, 65520 };
+    guint8 f[sizeof(advertisement) + QS_RA_OPTION_SIZE + 4];
+    gsize size = sizeof(advertisement);
+
+    g_assert_cmphex(icmp6_sum(advertisement, size), ==, 0xffff);
+    for (guint i = 0; i < G_N_ELEMENTS(mtus); i++) {
+        memcpy(f, advertisement, size);
+        g_assert_true(qs_ra_is(f, size));
+        g_assert_cmpuint(qs_ra_add_mtu(f, size, mtus[i]), ==, size + QS_RA_OPTION_SIZE);
+        g_assert_cmpmem(f + size, 4, "\5\1\0\0", 4);
+        g_assert_cmpuint(qs_relay_get32(f + size + 4), ==, mtus[i]);
+        g_assert_cmphex(icmp6_sum(f, size + QS_RA_OPTION_SIZE), ==, 0xffff);
+        g_assert_true(qs_ra_is(f, size + QS_RA_OPTION_SIZE));
+        /* Once is enough. */
+        g_assert_cmpuint(qs_ra_add_mtu(f, size + QS_RA_OPTION_SIZE, 1400), ==,
+                         size + QS_RA_OPTION_SIZE);
+    }
+    memcpy(f, advertisement, size);
+    g_assert_cmpuint(qs_ra_add_mtu(f, size, 1279), ==, size);
+    /* What Ethernet adds behind the packet goes. */
+    g_assert_cmpuint(qs_ra_add_mtu(f, size + 4, 1500), ==, size + QS_RA_OPTION_SIZE);
+    for (gsize cut = 0; cut < size; cut++) {
+        g_assert_false(qs_ra_is(advertisement, cut));
+    }
+    /* Options that end before or behind the message, or nowhere. */
+    for (guint8 length = 0; length < 12; length++) {
+        memcpy(f, advertisement, size);
+        f[79] = length;
+        g_assert_cmpuint(qs_ra_add_mtu(f, size, 1500) != size, ==, length == 4);
+    }
+    for (gsize at = 12; at < 21; at += 8) {
+        memcpy(f, advertisement, size);
+        f[at] ^= 1;
+        g_assert_false(qs_ra_is(f, size));
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -338,5 +403,6 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/guard/ipv6", test_guard_ipv6);
     g_test_add_func("/relay/guard/host-addresses", test_guard_host_addresses);
     g_test_add_func("/relay/dhcp", test_dhcp);
+    g_test_add_func("/relay/ra", test_ra);
     return g_test_run();
 }
