@@ -95,9 +95,9 @@ static void await_rate(QsPort *port)
  * make everybody wait for more than a moment. */
 static void delay(QsPort *port, const guint8 *frame, gsize size)
 {
-    gsize most = MAX((gsize)port->to_rate.rate / 8 / 4, (gsize)QS_RATE_BURST_MIN * 2);
+    guint64 quarter = MAX(port->to_rate.rate / 8 / 4, (guint64)QS_RATE_BURST_MIN * 2);
 
-    if (qs_queue_size(port->held) + size > MIN(most, port->settings->queue_bytes) ||
+    if (qs_queue_size(port->held) + size > MIN(quarter, port->settings->queue_bytes) ||
         !qs_queue_push(port->held, QS_RELAY_FRAME, frame, size)) {
         port->counters.dropped++;
         return;
