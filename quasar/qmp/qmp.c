@@ -1,31 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "qmp/qmp.h"
 
-#include <errno.h>
-#include <glib-unix.h>
-#include <poll.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-#define READ_SIZE 16384
 /* QEMU's own words are short; they end on terminals. */
 #define WORDS_MAX 400
 
 struct QsQmp {
-    int fd;
-    GString *in;
-    gsize scanned; /* bytes of `in` that hold no end of line */
+    QsLines *lines;
     GQueue events; /* QsQmpEvent */
     guint dropped;
     gint64 last_id;
     char *version;
-    bool broken; /* the border between messages is lost */
 };
-
-/* clang-format off */
-G_DEFINE_QUARK(qs-qmp-error-quark, qs_qmp_error)
-/* clang-format on */
 
 void qs_qmp_event_free(QsQmpEvent *event)
 {
@@ -38,7 +23,7 @@ void qs_qmp_event_free(QsQmpEvent *event)
 
 gint64 qs_qmp_deadline(guint milliseconds)
 {
-    return g_get_monotonic_time() + (gint64)milliseconds * 1000;
+    return qs_lines_deadline(milliseconds);
 }
 
 void qs_qmp_free(QsQmp *qmp)
@@ -46,8 +31,7 @@ void qs_qmp_free(QsQmp *qmp)
     if (qmp == NULL) {
         return;
     }
-    close(qmp->fd);
-    g_string_free(qmp->in, TRUE);
+    qs_lines_free(qmp->lines);
     g_queue_clear_full(&qmp->events, (GDestroyNotify)qs_qmp_event_free);
     g_free(qmp->version);
     g_free(qmp);
@@ -63,131 +47,6 @@ guint qs_qmp_dropped(const QsQmp *qmp)
     return qmp->dropped;
 }
 
-static bool fail(GError **error, QsQmpError code, const char *what)
-{
-    g_set_error_literal(error, QS_QMP_ERROR, code, what);
-    return false;
-}
-
-static bool fail_protocol(QsQmp *qmp, GError **error, const char *what)
-{
-    qmp->broken = true;
-    g_set_error(error, QS_QMP_ERROR, QS_QMP_ERROR_PROTOCOL, "QEMU's monitor makes no sense: %s",
-                what);
-    return false;
-}
-
-/* --- bytes --- */
-
-static bool wait_for(QsQmp *qmp, short events, gint64 deadline, GCancellable *cancellable,
-                     GError **error)
-{
-    struct pollfd fds[2] = { { .fd = qmp->fd, .events = events }, { .fd = -1 } };
-    GPollFD cancelled;
-    bool watched;
-    int ready;
-
-    /* Or a peer that never stops talking would keep us for ever. */
-    if (g_get_monotonic_time() >= deadline) {
-        return fail(error, QS_QMP_ERROR_TIMEOUT, "QEMU's monitor does not answer in time");
-    }
-    watched = cancellable != NULL && g_cancellable_make_pollfd(cancellable, &cancelled);
-    if (watched) {
-        fds[1].fd = cancelled.fd;
-        fds[1].events = POLLIN;
-    }
-    do {
-        gint64 left = deadline - g_get_monotonic_time();
-
-        /* Rounded up: a wait that ends early would spin. */
-        ready = poll(fds, 2, left <= 0 ? 0 : (int)MIN((left + 999) / 1000, G_MAXINT));
-    } while (ready < 0 && errno == EINTR);
-    if (watched) {
-        g_cancellable_release_fd(cancellable);
-    }
-    if (fds[1].revents != 0) {
-        return fail(error, QS_QMP_ERROR_CANCELLED, "interrupted");
-    }
-    if (fds[0].revents != 0) {
-        return true;
-    }
-    return fail(error, QS_QMP_ERROR_TIMEOUT, "QEMU's monitor does not answer in time");
-}
-
-static bool send_all(QsQmp *qmp, const char *text, gint64 deadline, GCancellable *cancellable,
-                     GError **error)
-{
-    gsize left = strlen(text);
-
-    while (left > 0) {
-        ssize_t n = send(qmp->fd, text, left, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-        if (n > 0) {
-            text += n;
-            left -= (gsize)n;
-        } else if (errno == EAGAIN || errno == EINTR) {
-            if (!wait_for(qmp, POLLOUT, deadline, cancellable, error)) {
-                /* Half a command is out: nothing sensible can follow. */
-                qmp->broken = true;
-                return false;
-            }
-        } else {
-            qmp->broken = true;
-            return fail(error, QS_QMP_ERROR_LOST, "QEMU ended the connection to its monitor");
-        }
-    }
-    return true;
-}
-
-static bool receive(QsQmp *qmp, gint64 deadline, GCancellable *cancellable, GError **error)
-{
-    char buffer[READ_SIZE];
-    ssize_t n;
-
-    if (!wait_for(qmp, POLLIN, deadline, cancellable, error)) {
-        return false;
-    }
-    n = recv(qmp->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return true;
-    }
-    if (n <= 0) {
-        qmp->broken = true;
-        return fail(error, QS_QMP_ERROR_LOST, "QEMU ended the connection to its monitor");
-    }
-    g_string_append_len(qmp->in, buffer, n);
-    return true;
-}
-
-/* The next line as an object. */
-static JsonObject *read_message(QsQmp *qmp, gint64 deadline, GCancellable *cancellable,
-                                GError **error)
-{
-    g_autoptr(GError) own = NULL;
-    JsonObject *message;
-    const char *end;
-    gsize length;
-
-    while ((end = memchr(qmp->in->str + qmp->scanned, '\n', qmp->in->len - qmp->scanned)) == NULL) {
-        qmp->scanned = qmp->in->len;
-        if (qmp->in->len > QS_JSON_SIZE_MAX) {
-            fail_protocol(qmp, error, "a line too long");
-            return NULL;
-        }
-        if (!receive(qmp, deadline, cancellable, error)) {
-            return NULL;
-        }
-    }
-    length = (gsize)(end - qmp->in->str);
-    message = qs_json_parse_object(qmp->in->str, length, &own);
-    g_string_erase(qmp->in, 0, (gssize)length + 1);
-    qmp->scanned = 0;
-    if (message == NULL) {
-        fail_protocol(qmp, error, own->message);
-    }
-    return message;
-}
-
 /* --- messages --- */
 
 static bool keep_event(QsQmp *qmp, JsonObject *message, GError **error)
@@ -197,7 +56,7 @@ static bool keep_event(QsQmp *qmp, JsonObject *message, GError **error)
     QsQmpEvent *event;
 
     if (name == NULL || (data == NULL && json_object_has_member(message, "data"))) {
-        return fail_protocol(qmp, error, "a malformed event");
+        return qs_lines_fail(qmp->lines, error, "a malformed event");
     }
     if (g_queue_get_length(&qmp->events) == QS_QMP_EVENTS_MAX) {
         qs_qmp_event_free(g_queue_pop_head(&qmp->events));
@@ -218,7 +77,7 @@ static void set_refusal(QsQmp *qmp, JsonObject *message, GError **error)
     g_autofree char *shown = NULL;
 
     if (words == NULL || class == NULL) {
-        fail_protocol(qmp, error, "a malformed error");
+        qs_lines_fail(qmp->lines, error, "a malformed error");
         return;
     }
     shown = g_utf8_substring(words, 0, MIN(g_utf8_strlen(words, -1), WORDS_MAX));
@@ -236,11 +95,11 @@ static bool is_answer(QsQmp *qmp, JsonObject *message, bool *ret_answer, GError 
 
     if (node == NULL || !JSON_NODE_HOLDS_VALUE(node) ||
         json_node_get_value_type(node) != G_TYPE_INT64) {
-        return fail_protocol(qmp, error, "an answer to nothing that was asked");
+        return qs_lines_fail(qmp->lines, error, "an answer to nothing that was asked");
     }
     id = json_node_get_int(node);
     if (id < 1 || id > qmp->last_id) {
-        return fail_protocol(qmp, error, "an answer to nothing that was asked");
+        return qs_lines_fail(qmp->lines, error, "an answer to nothing that was asked");
     }
     *ret_answer = id == qmp->last_id;
     return true;
@@ -250,7 +109,7 @@ static JsonObject *read_answer(QsQmp *qmp, gint64 deadline, GCancellable *cancel
                                GError **error)
 {
     for (;;) {
-        g_autoptr(JsonObject) message = read_message(qmp, deadline, cancellable, error);
+        g_autoptr(JsonObject) message = qs_lines_receive(qmp->lines, deadline, cancellable, error);
         bool answer = false;
 
         if (message == NULL) {
@@ -271,31 +130,25 @@ static JsonObject *read_answer(QsQmp *qmp, gint64 deadline, GCancellable *cancel
     }
 }
 
-static char *build_request(QsQmp *qmp, const char *command, JsonObject *arguments)
+static JsonObject *build_request(QsQmp *qmp, const char *command, JsonObject *arguments)
 {
-    g_autoptr(JsonObject) request = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *request = json_object_new();
 
     json_object_set_string_member(request, "execute", command);
     json_object_set_int_member(request, "id", ++qmp->last_id);
     if (arguments != NULL) {
         json_object_set_object_member(request, "arguments", arguments);
     }
-    text = qs_json_text(request, false);
-    return g_strconcat(text, "\n", NULL);
+    return request;
 }
 
 JsonNode *qs_qmp_execute(QsQmp *qmp, const char *command, JsonObject *arguments, gint64 deadline,
                          GCancellable *cancellable, GError **error)
 {
-    g_autofree char *request = build_request(qmp, command, arguments);
+    g_autoptr(JsonObject) request = build_request(qmp, command, arguments);
     g_autoptr(JsonObject) answer = NULL;
 
-    if (qmp->broken) {
-        fail(error, QS_QMP_ERROR_LOST, "the connection to QEMU's monitor is over");
-        return NULL;
-    }
-    if (!send_all(qmp, request, deadline, cancellable, error)) {
+    if (!qs_lines_send(qmp->lines, request, deadline, cancellable, error)) {
         return NULL;
     }
     answer = read_answer(qmp, deadline, cancellable, error);
@@ -307,7 +160,7 @@ JsonNode *qs_qmp_execute(QsQmp *qmp, const char *command, JsonObject *arguments,
         return NULL;
     }
     if (!json_object_has_member(answer, "return")) {
-        fail_protocol(qmp, error, "an answer without a result");
+        qs_lines_fail(qmp->lines, error, "an answer without a result");
         return NULL;
     }
     return json_node_copy(json_object_get_member(answer, "return"));
@@ -322,7 +175,7 @@ JsonObject *qs_qmp_query(QsQmp *qmp, const char *command, gint64 deadline,
         return NULL;
     }
     if (!JSON_NODE_HOLDS_OBJECT(node)) {
-        fail_protocol(qmp, error, "an answer of the wrong type");
+        qs_lines_fail(qmp->lines, error, "an answer of the wrong type");
         return NULL;
     }
     return json_object_ref(json_node_get_object(node));
@@ -350,11 +203,7 @@ QsQmpEvent *qs_qmp_wait_event(QsQmp *qmp, const char *const *names, gint64 deadl
         g_autoptr(JsonObject) message = NULL;
         bool answer;
 
-        if (qmp->broken) {
-            fail(error, QS_QMP_ERROR_LOST, "the connection to QEMU's monitor is over");
-            return NULL;
-        }
-        message = read_message(qmp, deadline, cancellable, error);
+        message = qs_lines_receive(qmp->lines, deadline, cancellable, error);
         if (message == NULL) {
             return NULL;
         }
@@ -371,7 +220,7 @@ QsQmpEvent *qs_qmp_wait_event(QsQmp *qmp, const char *const *names, gint64 deadl
 
 static bool read_greeting(QsQmp *qmp, gint64 deadline, GCancellable *cancellable, GError **error)
 {
-    g_autoptr(JsonObject) message = read_message(qmp, deadline, cancellable, error);
+    g_autoptr(JsonObject) message = qs_lines_receive(qmp->lines, deadline, cancellable, error);
     JsonObject *greeting, *version, *numbers;
     guint64 major, minor, micro;
 
@@ -384,7 +233,7 @@ static bool read_greeting(QsQmp *qmp, gint64 deadline, GCancellable *cancellable
     if (numbers == NULL || !qs_json_get_u64(numbers, "major", &major, NULL) ||
         !qs_json_get_u64(numbers, "minor", &minor, NULL) ||
         !qs_json_get_u64(numbers, "micro", &micro, NULL) || MAX(major, MAX(minor, micro)) > 9999) {
-        return fail_protocol(qmp, error, "it does not greet as QEMU does");
+        return qs_lines_fail(qmp->lines, error, "it does not greet as QEMU does");
     }
     qmp->version = g_strdup_printf("%u.%u.%u", (guint)major, (guint)minor, (guint)micro);
     return true;
@@ -395,8 +244,7 @@ QsQmp *qs_qmp_open(int fd, gint64 deadline, GCancellable *cancellable, GError **
     g_autoptr(QsQmp) qmp = g_new0(QsQmp, 1);
     g_autoptr(JsonNode) done = NULL;
 
-    qmp->fd = fd;
-    qmp->in = g_string_new(NULL);
+    qmp->lines = qs_lines_new(fd, fd, QS_JSON_SIZE_MAX, "QEMU's monitor");
     g_queue_init(&qmp->events);
     if (!read_greeting(qmp, deadline, cancellable, error)) {
         return NULL;

@@ -2,33 +2,18 @@
 /*
  * A client of QEMU's machine protocol, for programs that do one thing after another.
  *
- * Every call waits in poll() for the peer, the cancellable or its deadline, whichever comes first;
- * nothing needs a main loop. Commands carry ascending ids. An answer that comes after its command
- * was given up is passed over; one that was never asked for ends the connection, as does anything
- * that is no QMP. Events are kept in the order they came, the newest QS_QMP_EVENTS_MAX of them.
- * The peer is trusted with nothing: lines are bounded while they are read (see qmp/json.h).
+ * Calls wait as those of qmp/lines do; nothing needs a main loop. Commands carry ascending ids. An
+ * answer that comes after its command was given up is passed over; one that was never asked for
+ * ends the connection, as does anything that is no QMP. Events are kept in the order they came, the
+ * newest QS_QMP_EVENTS_MAX of them. The peer is trusted with nothing: lines are bounded while they
+ * are read (see qmp/lines.h).
  */
 #ifndef QS_QMP_QMP_H
 #define QS_QMP_QMP_H
 
-#include "qmp/json.h"
-
-#include <gio/gio.h>
+#include "qmp/lines.h"
 
 #define QS_QMP_EVENTS_MAX 256u
-
-#define QS_QMP_ERROR (qs_qmp_error_quark())
-
-typedef enum QsQmpError {
-    QS_QMP_ERROR_LOST,      /* the peer ended the connection, or cannot be reached */
-    QS_QMP_ERROR_TIMEOUT,   /* nothing before the deadline; the connection can still be used */
-    QS_QMP_ERROR_CANCELLED, /* the same for the cancellable */
-    QS_QMP_ERROR_PROTOCOL,  /* not QMP, or beyond a limit */
-    QS_QMP_ERROR_COMMAND,   /* QEMU refused the command; the words are its own */
-    QS_QMP_ERROR_UNKNOWN,   /* QEMU has no such command */
-} QsQmpError;
-
-GQuark qs_qmp_error_quark(void);
 
 typedef struct QsQmp QsQmp;
 
