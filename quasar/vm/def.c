@@ -53,6 +53,7 @@ static const struct {
     { "uuid", KIND_TEXT, AT(uuid), "a UUID" },
     { "display", KIND_WORD, AT(display), "none|std" },
     { "sandbox", KIND_WORD, AT(sandbox), "auto|on|off" },
+    { "moved", KIND_TEXT, AT(moved), "the host it left for; empty lets it start here again" },
 };
 
 QsDef *qs_def_new(void)

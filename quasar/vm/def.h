@@ -35,6 +35,7 @@ typedef struct QsDef {
     char *uuid;
     char *display; /* none, std */
     char *sandbox; /* auto, on, off */
+    char *moved;   /* the host it left for; it is not started here */
 } QsDef;
 
 typedef struct QsForward {

@@ -148,6 +148,13 @@ bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_
         return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it runs here", NULL, "\"%s\" runs already",
                        qs_vm_name(vm));
     }
+    if (def->moved != NULL) {
+        g_autofree char *hint = g_strdup_printf(
+            "if it is known to be gone there, quasar-run set %s moved=", qs_vm_name(vm));
+
+        return qs_fail(error, QS_VM_ERROR_REFUSED, "not here", hint, "\"%s\" left for %s",
+                       qs_vm_name(vm), def->moved);
+    }
     if (!qs_def_check_files(def, error) || (qemu = qs_args_find_qemu(def->guest, error)) == NULL) {
         return false;
     }

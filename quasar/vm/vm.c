@@ -166,10 +166,15 @@ bool qs_vm_save(QsVm *vm, GError **error)
     return qs_def_save(vm->def, vm->definition, error);
 }
 
-bool qs_vm_define(QsVm *vm, QsDef *def, GError **error)
+void qs_vm_set_def(QsVm *vm, QsDef *def)
 {
     qs_def_free(vm->def);
     vm->def = def;
+}
+
+bool qs_vm_define(QsVm *vm, QsDef *def, GError **error)
+{
+    qs_vm_set_def(vm, def);
     if (qs_vm_exists(vm)) {
         return qs_fail(error, QS_VM_ERROR_FAILED, NULL,
                        "quasar-run set changes it; start without options starts it",

@@ -51,6 +51,7 @@ bool qs_vm_lock(QsVm *vm, const char *verb, GError **error);
 void qs_vm_unlock(QsVm *vm);
 /* These need the lock. */
 bool qs_vm_define(QsVm *vm, QsDef *def, GError **error); /* takes @def */
+void qs_vm_set_def(QsVm *vm, QsDef *def); /* the same without a file, until qs_vm_save() */
 bool qs_vm_save(QsVm *vm, GError **error);
 bool qs_vm_delete(QsVm *vm, GError **error);
 

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cli.h"
+#include "cli/progress.h"
+#include "move/depart.h"
+#include "move/remote.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define NUMBER_UNSET (-1000)
+
+static char *opt_rsh, *opt_address, *opt_net, *opt_bandwidth, *opt_progress, *opt_on_timeout;
+static int opt_downtime, opt_lanes, opt_level = NUMBER_UNSET, opt_timeout;
+static gboolean opt_dry_run, opt_keep, opt_remove;
+
+static const GOptionEntry entries[] = {
+    { "rsh", 'e', 0, G_OPTION_ARG_STRING, &opt_rsh, "reach the host by this, and not by ssh",
+      "COMMAND" },
+    { "data-address", 0, 0, G_OPTION_ARG_STRING, &opt_address,
+      "where the machine itself goes, when not to HOST", "ADDRESS" },
+    { "net", 0, 0, G_OPTION_ARG_STRING, &opt_net, "its network on the other host", "VALUE" },
+    { "bandwidth", 'b', 0, G_OPTION_ARG_STRING, &opt_bandwidth,
+      "at most so many bytes a second, such as 100M", "RATE" },
+    { "downtime", 'd', 0, G_OPTION_ARG_INT, &opt_downtime, "the pause that is aimed at", "MS" },
+    { "lanes", 0, 0, G_OPTION_ARG_INT, &opt_lanes, "connections, 1 to 64", "N" },
+    { "level", 0, 0, G_OPTION_ARG_INT, &opt_level, "compression, -7 to 19; 0 is none", "N" },
+    { "timeout", 't', 0, G_OPTION_ARG_INT, &opt_timeout, "it should not take longer", "SECONDS" },
+    { "on-timeout", 0, 0, G_OPTION_ARG_STRING, &opt_on_timeout, "what is done when it does",
+      "cancel|force|wait" },
+    { "progress", 0, 0, G_OPTION_ARG_STRING, &opt_progress, "how far it is",
+      "auto|bar|plain|json|none" },
+    { "dry-run", 'n', 0, G_OPTION_ARG_NONE, &opt_dry_run, "stop after all checks", NULL },
+    { "keep", 0, 0, G_OPTION_ARG_NONE, &opt_keep, "keep definition and images here (default)",
+      NULL },
+    { "remove", 0, 0, G_OPTION_ARG_NONE, &opt_remove, "remove them once it is there", NULL },
+    G_OPTION_ENTRY_NULL,
+};
+
+static const GOptionEntry *options(void)
+{
+    return entries;
+}
+
+static bool parse_rate(const char *text, guint64 *ret_rate)
+{
+    static const char units[] = "KMG";
+    const char *unit;
+    char *end;
+    guint64 number = g_ascii_strtoull(text, &end, 10);
+    guint shift = 0;
+
+    if (!g_ascii_isdigit(*text)) {
+        return false;
+    }
+    if (*end != '\0') {
+        unit = strchr(units, g_ascii_toupper(*end));
+        if (unit == NULL || end[1] != '\0') {
+            return false;
+        }
+        shift = 10 * (guint)(unit - units + 1);
+    }
+    if (number == 0 || number > (G_GUINT64_CONSTANT(1) << 40) >> shift) {
+        return false;
+    }
+    *ret_rate = number << shift;
+    return true;
+}
+
+static bool usage(GError **error, const char *words)
+{
+    return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL, "%s", words);
+}
+
+static bool read_limits(QsDepart *depart, GError **error)
+{
+    if (opt_bandwidth != NULL && !parse_rate(opt_bandwidth, &depart->limits.bandwidth)) {
+        return usage(error, "--bandwidth takes bytes a second, such as 500K, 100M or 1G");
+    }
+    if (opt_downtime < 0 || opt_downtime > 2000000) {
+        return usage(error, "--downtime takes 1 to 2000000 milliseconds");
+    }
+    if (opt_lanes < 0 || opt_lanes > 64) {
+        return usage(error, "--lanes takes 1 to 64");
+    }
+    if (opt_level != NUMBER_UNSET && (opt_level < -7 || opt_level > 19)) {
+        return usage(error, "--level takes -7 to 19");
+    }
+    depart->limits.downtime_ms = (guint64)opt_downtime;
+    depart->limits.lanes = (guint)opt_lanes;
+    depart->limits.level = opt_level == NUMBER_UNSET ? 0 : opt_level;
+    return true;
+}
+
+static bool read_options(QsDepart *depart, GError **error)
+{
+    static const char *const words[] = { "cancel", "force", "wait" };
+
+    if (opt_keep && opt_remove) {
+        return usage(error, "--keep and --remove contradict each other");
+    }
+    if (opt_timeout < 0 || opt_timeout > 86400) {
+        return usage(error, "--timeout takes 1 to 86400 seconds");
+    }
+    if (opt_on_timeout != NULL && opt_timeout == 0) {
+        return usage(error, "--on-timeout needs --timeout");
+    }
+    for (guint i = 0; opt_on_timeout != NULL; i++) {
+        if (i == G_N_ELEMENTS(words)) {
+            return usage(error, "--on-timeout takes cancel, force or wait");
+        }
+        if (g_str_equal(opt_on_timeout, words[i])) {
+            depart->on_timeout = (QsOnTimeout)i;
+            break;
+        }
+    }
+    depart->timeout_s = (guint)opt_timeout;
+    depart->rsh = opt_rsh != NULL ? opt_rsh : "ssh";
+    depart->data_address = opt_address;
+    depart->net = opt_net;
+    depart->version = QS_VERSION;
+    depart->only_check = opt_dry_run;
+    depart->remove = opt_remove;
+    return read_limits(depart, error);
+}
+
+static bool check_vm(QsVm *vm, GError **error)
+{
+    QsVmInfo info;
+    int fd = qs_vm_connect(vm, "query", error);
+
+    if (fd < 0) {
+        return false;
+    }
+    close(fd);
+    qs_vm_inspect(vm, 10000, &info);
+    return g_str_equal(info.state, "running") || g_str_equal(info.state, "paused") ||
+           qs_fail(error, QS_VM_ERROR_REFUSED, info.state, NULL, "\"%s\" cannot move now",
+                   qs_vm_name(vm));
+}
+
+static bool run(QsCli *cli, char **words, GError **error)
+{
+    QsDepart depart = { .host = words[1], .cancellable = cli->cancellable };
+    g_autoptr(QsVm) vm = NULL;
+    QsProgress *progress;
+    bool done;
+
+    if (!qs_remote_check_host(words[1], error) || !read_options(&depart, error)) {
+        return false;
+    }
+    vm = qs_vm_open(cli->store, words[0], error);
+    if (vm == NULL || !qs_vm_lock(vm, "migrate", error) || !check_vm(vm, error) ||
+        (progress = qs_progress_new(cli, words[0], opt_progress, error)) == NULL) {
+        return false;
+    }
+    depart.vm = vm;
+    depart.progress = qs_progress_show;
+    depart.opaque = progress;
+    done = qs_depart(&depart, error);
+    qs_progress_free(progress);
+    if (done) {
+        qs_cli_say(cli, opt_dry_run ? "%s can move to %s" : "%s is at %s", words[0], words[1]);
+    }
+    return done;
+}
+
+const QsVerb qs_verb_migrate = {
+    .name = "migrate",
+    .arguments = "NAME HOST",
+    .summary = "move a running VM to another host, with its disks",
+    .description = "HOST is reached by ssh, where quasar-run must be installed; nothing else has "
+                   "to be prepared there. What does not fit is refused before anything is "
+                   "touched. Until the other side has everything the VM runs here, and here it "
+                   "stays when anything fails, or when Ctrl-C asks for it.",
+    .examples = "migrate web power9\n"
+                "migrate web admin@power9 --dry-run\n"
+                "migrate web power9 --bandwidth 50M --downtime 200 --remove\n"
+                "migrate web power9 --rsh 'ssh -p 2222' --data-address 10.0.0.9",
+    .options = options,
+    .least = 2,
+    .most = 2,
+    .words = { QS_WORD_VM, QS_WORD_NONE },
+    .run = run,
+};

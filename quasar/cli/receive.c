@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/cli.h"
+#include "move/arrive.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+static char *opt_net;
+
+static const GOptionEntry entries[] = {
+    { "net", 0, 0, G_OPTION_ARG_STRING, &opt_net, "its network on this host", "VALUE" },
+    G_OPTION_ENTRY_NULL,
+};
+
+static const GOptionEntry *options(void)
+{
+    return entries;
+}
+
+static bool run(QsCli *cli, char **words, GError **error)
+{
+    QsArrive arrive = {
+        .store = cli->store,
+        .version = QS_VERSION,
+        .net = opt_net,
+        .cancellable = cli->cancellable,
+    };
+    /* Nothing else may write into the talk. */
+    int in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+    int out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+
+    (void)words;
+    if (in < 0 || out < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
+        return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "receive needs standard streams");
+    }
+    return qs_arrive(&arrive, qs_lines_new(in, out, QS_TALK_LINE_MAX, "the source"), error);
+}
+
+const QsVerb qs_verb_receive = {
+    .name = "receive",
+    .arguments = "",
+    .summary = "the other end of migrate, which runs it",
+    .description = "Talks on its standard streams with the migrate of another host, and is not "
+                   "for people. What is refused is refused before anything is touched; when the "
+                   "VM does not come, nothing of it stays.",
+    .examples = "receive\nreceive --net socket:/run/quasar/relay/web",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Before the source is told "accept" nothing is touched; after it everything that is made is on a
+ * list, and goes unless the VM came. The definition is written when QEMU says that the VM is here -
+ * or that this is undecided, since then a person must find it. While QEMU says neither, it is
+ * waited for, with or without a source to talk to: it is QEMUs that decide, and they have a
+ * connection of their own.
+ *
+ * A source is a stranger: no path, socket or right of this host comes from it. Its files get names
+ * of ours; a network that is a socket must be named on this side.
+ */
+#include "move/arrive.h"
+
+#include "move/image.h"
+#include "move/session.h"
+#include "vm/args.h"
+#include "vm/run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define LOOK_MS 250
+/* For the first connection of the source's QEMU, and for its word after a failure. */
+#define IDLE_US (G_GINT64_CONSTANT(120) * G_USEC_PER_SEC)
+/* What QEMU takes besides the guest's memory. */
+#define OVERHEAD_MIB 128u
+
+typedef struct Arrival {
+    const QsArrive *arrive;
+    QsLines *lines;
+    QsOffer *offer;
+    QsVm *vm;
+    char *folder; /* NULL until it was made */
+    GPtrArray *made;
+    bool launched;
+} Arrival;
+
+/* --- what is looked at first --- */
+
+static bool check_name(Arrival *a, GError **error)
+{
+    g_autofree char *path = qs_store_definition(a->arrive->store, a->offer->name);
+    g_autoptr(QsDef) there = NULL;
+
+    if (qs_vm_is_alive(a->vm)) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "a VM \"%s\" runs there",
+                       a->offer->name);
+    }
+    if (!qs_vm_exists(a->vm)) {
+        return true;
+    }
+    /* It left, and comes back. */
+    there = qs_def_load(path, NULL);
+    return (there != NULL && there->moved != NULL &&
+            g_strcmp0(there->uuid, a->offer->def->uuid) == 0) ||
+           qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "delete or rename one of them",
+                   "there is a VM \"%s\" already", a->offer->name);
+}
+
+static bool disarm(Arrival *a, GError **error)
+{
+    QsDef *def = a->offer->def;
+
+    if (def->firmware != NULL && strchr(def->firmware, '/') != NULL) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "name it as it is called in QEMU's folder",
+                       "firmware by a path cannot move");
+    }
+    if (a->arrive->net == NULL && g_str_has_prefix(def->net, "socket:")) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL,
+                       "--net socket:PATH names the one of that host",
+                       "its network is a socket of the source's host");
+    }
+    return qs_def_set(def, "sandbox", "auto", error) && qs_def_set(def, "moved", "", error) &&
+           (a->arrive->net == NULL || qs_def_set(def, "net", a->arrive->net, error)) &&
+           qs_def_check(def, error);
+}
+
+static bool check_memory(const Arrival *a, GError **error)
+{
+    g_autofree char *text = NULL;
+    const char *at;
+    guint64 mib;
+
+    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL) ||
+        (at = strstr(text, "MemAvailable:")) == NULL) {
+        return true;
+    }
+    mib = g_ascii_strtoull(at + strlen("MemAvailable:"), NULL, 10) / 1024;
+    return mib >= a->offer->def->memory + OVERHEAD_MIB ||
+           qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL,
+                   "it needs %u MiB of memory, and %" G_GUINT64_FORMAT " MiB are free",
+                   a->offer->def->memory + OVERHEAD_MIB, mib);
+}
+
+static bool check_space(const Arrival *a, GError **error)
+{
+    g_autofree char *folder = qs_store_images(a->arrive->store, a->offer->name);
+    guint64 needed = 0, space;
+    struct statvfs info;
+
+    for (guint i = 0; i < a->offer->n_disks; i++) {
+        needed += MIN(a->offer->disks[i].allocated, a->offer->disks[i].size);
+    }
+    for (guint i = 0; i < a->offer->n_files; i++) {
+        needed += a->offer->files[i].size;
+    }
+    /* The folder it will be in, or what of its path there is. */
+    while (statvfs(folder, &info) < 0 && strlen(folder) > 1) {
+        char *parent = g_path_get_dirname(folder);
+
+        g_free(folder);
+        folder = parent;
+    }
+    space = (guint64)info.f_bavail * info.f_frsize;
+    return needed <= space ||
+           qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL,
+                   "it needs %" G_GUINT64_FORMAT " MiB, and %s has %" G_GUINT64_FORMAT " MiB free",
+                   needed >> 20, folder, space >> 20);
+}
+
+static bool check_machine(const Arrival *a, GError **error)
+{
+    const QsDef *def = a->offer->def;
+    g_autofree char *qemu = qs_args_find_qemu(def->guest, error);
+    const char *argv[] = { qemu, "-machine", "help", NULL };
+    g_autofree char *text = NULL;
+    g_autofree char *line = g_strconcat("\n", def->machine, " ", NULL);
+    g_autoptr(GError) own = NULL;
+
+    if (qemu == NULL) {
+        return false;
+    }
+    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &text,
+                      NULL, NULL, &own)) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "%s", own->message);
+    }
+    return strstr(text, line) != NULL ||
+           qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "install the same release on both hosts",
+                   "its QEMU knows no machine %s", def->machine);
+}
+
+static bool check(Arrival *a, GError **error)
+{
+    return check_name(a, error) && disarm(a, error) && check_machine(a, error) &&
+           check_memory(a, error) && check_space(a, error);
+}
+
+/* --- what is made --- */
+
+static bool make_folder(Arrival *a, GError **error)
+{
+    g_autofree char *base = qs_store_images(a->arrive->store, a->offer->name);
+    g_autofree char *parent = g_path_get_dirname(base);
+
+    if (strchr(base, ';') != NULL) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "%s must not hold ';'", base);
+    }
+    if (g_mkdir_with_parents(parent, 0700) < 0) {
+        return qs_fail_errno(error, errno, "cannot create %s", parent);
+    }
+    /* What an earlier stay left is not touched. */
+    for (guint i = 1; i < 1000; i++) {
+        g_autofree char *folder = i == 1 ? g_strdup(base) : g_strdup_printf("%s-%u", base, i);
+
+        if (g_mkdir(folder, 0700) == 0) {
+            a->folder = g_steal_pointer(&folder);
+            return true;
+        }
+        if (errno != EEXIST) {
+            return qs_fail_errno(error, errno, "cannot create %s", folder);
+        }
+    }
+    return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "%s and its likes exist", base);
+}
+
+static bool write_all(int fd, const guint8 *bytes, gsize size)
+{
+    while (size > 0) {
+        ssize_t n = write(fd, bytes, size);
+
+        if (n < 0 && errno != EINTR) {
+            return false;
+        }
+        bytes += MAX(n, 0);
+        size -= (gsize)MAX(n, 0);
+    }
+    return true;
+}
+
+static bool fill_file(Arrival *a, int fd, const char *path, guint64 left, GError **error)
+{
+    while (left > 0) {
+        g_autoptr(JsonObject) message =
+            qs_talk_expect(a->lines, "file", a->arrive->cancellable, error);
+        const char *data;
+        g_autofree guint8 *bytes = NULL;
+        gsize size = 0;
+
+        if (message == NULL) {
+            return false;
+        }
+        data = qs_json_get_string(message, "data", NULL);
+        bytes = data == NULL ? NULL : g_base64_decode(data, &size);
+        if (size == 0 || size > left) {
+            return qs_lines_fail(a->lines, error, "a piece of a file that does not fit");
+        }
+        if (!write_all(fd, bytes, size)) {
+            return qs_fail_errno(error, errno, "cannot write %s", path);
+        }
+        left -= size;
+    }
+    return true;
+}
+
+static bool take_files(Arrival *a, GError **error)
+{
+    for (guint i = 0; i < a->offer->n_files; i++) {
+        const QsTalkFile *file = &a->offer->files[i];
+        g_autofree char *path = g_build_filename(a->folder, file->key, NULL);
+        int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+        bool done;
+
+        if (fd < 0) {
+            return qs_fail_errno(error, errno, "cannot create %s", path);
+        }
+        g_ptr_array_add(a->made, g_strdup(path));
+        done = fill_file(a, fd, path, file->size, error);
+        close(fd);
+        if (!done || !qs_def_set(a->offer->def, file->key, path, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool make_images(Arrival *a, GError **error)
+{
+    QsDef *def = a->offer->def;
+
+    for (guint i = 0; i < a->offer->n_disks; i++) {
+        g_autofree char *name = g_strdup_printf("image%u", i);
+        g_autofree char *path = g_build_filename(a->folder, name, NULL);
+
+        if (!qs_image_create(path, def->image_format[i], a->offer->disks[i].size, error)) {
+            return false;
+        }
+        g_ptr_array_add(a->made, g_strdup(path));
+        g_free(def->image[i]);
+        def->image[i] = g_steal_pointer(&path);
+    }
+    return true;
+}
+
+/* The source may say no more than a few words about where QEMU listens. */
+static const char *listen_address(JsonObject *prepare)
+{
+    const char *scope = qs_json_get_string(prepare, "listen", NULL);
+
+    return g_strcmp0(scope, "loopback") == 0 ? "127.0.0.1"
+           : g_strcmp0(scope, "ipv6") == 0   ? "[::]"
+                                             : "0.0.0.0";
+}
+
+static bool read_port(QsQmp *qmp, gint64 *ret_port, GError **error)
+{
+    g_autoptr(JsonObject) found =
+        qs_qmp_query(qmp, "query-migrate", qs_qmp_deadline(QS_TALK_ANSWER_MS), NULL, error);
+    JsonNode *node = found == NULL ? NULL : json_object_get_member(found, "socket-address");
+    JsonNode *one = node != NULL && JSON_NODE_HOLDS_ARRAY(node) &&
+                            json_array_get_length(json_node_get_array(node)) > 0
+                        ? json_array_get_element(json_node_get_array(node), 0)
+                        : NULL;
+    const char *port = one != NULL && JSON_NODE_HOLDS_OBJECT(one)
+                           ? qs_json_get_string(json_node_get_object(one), "port", NULL)
+                           : NULL;
+    guint64 number;
+
+    if (found == NULL) {
+        return false;
+    }
+    if (port == NULL || !g_ascii_string_to_unsigned(port, 10, 1, 65535, &number, NULL)) {
+        return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "QEMU does not say where it listens");
+    }
+    *ret_port = (gint64)number;
+    return true;
+}
+
+static bool read_limits(JsonObject *prepare, QsMoveLimits *ret_limits)
+{
+    guint64 lanes = 0;
+
+    if (!qs_json_get_u64(prepare, "lanes", &lanes, NULL) || lanes > 64) {
+        return false;
+    }
+    *ret_limits = (QsMoveLimits){ .lanes = (guint)lanes };
+    return true;
+}
+
+static bool listen_for(Arrival *a, QsQmp *qmp, JsonObject *prepare, gint64 *ret_port,
+                       GError **error)
+{
+    const char *key = qs_json_get_string(prepare, "key", NULL);
+    QsMoveLimits limits;
+    JsonObject *where;
+    g_autofree char *uri = g_strdup_printf("quasar:%s:0", listen_address(prepare));
+
+    if (!qs_move_key_check(key) || !read_limits(prepare, &limits)) {
+        return qs_lines_fail(a->lines, error, "a malformed word to prepare");
+    }
+    where = json_object_new();
+    json_object_set_string_member(where, "uri", uri);
+    /* With `cont` the guest goes on by itself when it is here, if it ran there. */
+    if (!qs_move_secure(a->vm, qmp, key, true, error) || !qs_move_limit(qmp, &limits, error) ||
+        !qs_move_execute(qmp, "cont", NULL, error)) {
+        json_object_unref(where);
+        return false;
+    }
+    return qs_move_execute(qmp, "migrate-incoming", where, error) &&
+           read_port(qmp, ret_port, error);
+}
+
+static bool prepare(Arrival *a, GError **error)
+{
+    g_autoptr(JsonObject) message = NULL;
+    g_autoptr(QsQmp) qmp = NULL;
+    JsonObject *answer;
+    bool no_sandbox = false;
+    gint64 port = 0;
+
+    if (!make_folder(a, error) || !take_files(a, error) ||
+        (message = qs_talk_expect(a->lines, "prepare", a->arrive->cancellable, error)) == NULL ||
+        !make_images(a, error)) {
+        return false;
+    }
+    qs_vm_set_def(a->vm, g_steal_pointer(&a->offer->def));
+    a->launched = true;
+    if (!qs_vm_launch(a->vm, true, a->arrive->cancellable, &no_sandbox, error) ||
+        (qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, error)) == NULL ||
+        !listen_for(a, qmp, message, &port, error)) {
+        return false;
+    }
+    answer = qs_talk_message("listening");
+    json_object_set_int_member(answer, "port", port);
+    json_object_set_boolean_member(answer, "no-sandbox", no_sandbox);
+    return qs_talk_send(a->lines, answer, a->arrive->cancellable, error);
+}
+
+/* --- until it is here, or not --- */
+
+static void undo(Arrival *a)
+{
+    if (a->launched && !qs_vm_kill(a->vm, NULL)) {
+        return;
+    }
+    qs_run_sweep(qs_vm_run_folder(a->vm), NULL);
+    for (guint i = 0; i < a->made->len; i++) {
+        g_unlink(a->made->pdata[i]);
+    }
+    if (a->folder != NULL) {
+        g_rmdir(a->folder);
+    }
+}
+
+static bool keep(Arrival *a, QsQmp *qmp, bool undecided, GError **error)
+{
+    JsonObject *message = qs_talk_message("arrived");
+
+    json_object_set_boolean_member(message, "undecided", undecided);
+    if (!qs_vm_save(a->vm, error)) {
+        json_object_unref(message);
+        return false;
+    }
+    if (!undecided) {
+        qs_move_tidy(a->vm, qmp);
+    }
+    qs_talk_send(a->lines, message, NULL, NULL);
+    return !undecided ||
+           qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or it runs at the source",
+                   "when the source is known to have ended, quasar-resolve in QEMU's monitor",
+                   "\"%s\" was loaded whole and nobody said that it may run", qs_vm_name(a->vm));
+}
+
+/* One look at the source's words. False when there will be none any more. */
+static bool hear(Arrival *a, bool *ret_abandoned)
+{
+    g_autoptr(GError) own = NULL;
+    g_autoptr(JsonObject) message =
+        qs_talk_receive(a->lines, LOOK_MS, a->arrive->cancellable, &own);
+
+    *ret_abandoned = message != NULL && g_str_equal(qs_talk_says(message), "abandon");
+    return message != NULL || g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_TIMEOUT);
+}
+
+static bool give_up(Arrival *a, const char *why, GError **error)
+{
+    undo(a);
+    qs_talk_send(a->lines, qs_talk_message("removed"), NULL, NULL);
+    return qs_fail(error, QS_VM_ERROR_FAILED, "at the source; nothing of it is left here", NULL,
+                   "\"%s\" did not come: %s", qs_vm_name(a->vm), why);
+}
+
+static bool is_over(const QsMoveInfo *info)
+{
+    return info->where == QS_WHERE_NONE || g_str_equal(info->stage, "failed");
+}
+
+static bool watch(Arrival *a, GError **error)
+{
+    g_autoptr(QsQmp) qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, NULL);
+    gint64 since = g_get_monotonic_time();
+    bool heard = true, abandoned = false, doubt = false;
+    QsMoveInfo info;
+
+    while (qmp != NULL && qs_move_query(qmp, &info, NULL)) {
+        doubt = info.where == QS_WHERE_UNDECIDED;
+        if (info.where == QS_WHERE_HERE) {
+            return keep(a, qmp, false, error);
+        }
+        if (!is_over(&info)) {
+            since = g_get_monotonic_time();
+        }
+        if (doubt && (abandoned || !heard)) {
+            return keep(a, qmp, true, error);
+        }
+        if (is_over(&info) && (abandoned || !heard || g_get_monotonic_time() - since > IDLE_US)) {
+            return give_up(a, *info.reason != '\0' ? info.reason : "the source gave it up", error);
+        }
+        if (heard) {
+            bool now = false;
+
+            heard = hear(a, &now);
+            abandoned = abandoned || now;
+        } else {
+            g_usleep(LOOK_MS * 1000);
+        }
+    }
+    return doubt ? keep(a, NULL, true, error) : give_up(a, "QEMU ended here", error);
+}
+
+static bool accept_offer(Arrival *a, GError **error)
+{
+    g_autoptr(JsonObject) message =
+        qs_talk_expect(a->lines, "offer", a->arrive->cancellable, error);
+
+    a->offer = message == NULL ? NULL : qs_offer_unpack(message, error);
+    a->vm = a->offer == NULL ? NULL : qs_vm_new(a->arrive->store, a->offer->name, error);
+    return a->vm != NULL && check(a, error) &&
+           (a->offer->only_check || qs_vm_lock(a->vm, "receive", error)) &&
+           qs_talk_send(a->lines, qs_talk_message("accept"), a->arrive->cancellable, error);
+}
+
+static bool arrive_whole(Arrival *a, GError **error)
+{
+    g_autofree char *theirs = NULL;
+
+    if (!qs_talk_send_hello(a->lines, a->arrive->version, a->arrive->cancellable, error) ||
+        (theirs = qs_talk_expect_hello(a->lines, a->arrive->version, a->arrive->cancellable,
+                                       error)) == NULL ||
+        !accept_offer(a, error)) {
+        return false;
+    }
+    if (a->offer->only_check) {
+        return true;
+    }
+    if (!prepare(a, error)) {
+        undo(a);
+        return false;
+    }
+    return watch(a, error);
+}
+
+bool qs_arrive(const QsArrive *arrive, QsLines *lines, GError **error)
+{
+    Arrival a = { .arrive = arrive,
+                  .lines = lines,
+                  .made = g_ptr_array_new_with_free_func(g_free) };
+    g_autoptr(GError) own = NULL;
+    bool done = arrive_whole(&a, &own);
+
+    if (!done) {
+        qs_talk_refuse(lines, own);
+        g_propagate_error(error, g_steal_pointer(&own));
+    }
+    qs_lines_free(lines);
+    qs_vm_free(a.vm);
+    qs_offer_free(a.offer);
+    g_ptr_array_unref(a.made);
+    g_free(a.folder);
+    return done;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The end that a VM leaves. */
+#ifndef QS_MOVE_DEPART_H
+#define QS_MOVE_DEPART_H
+
+#include "move/session.h"
+
+typedef enum QsOnTimeout { QS_TIMEOUT_CANCEL, QS_TIMEOUT_FORCE, QS_TIMEOUT_WAIT } QsOnTimeout;
+
+typedef struct QsDepart {
+    QsVm *vm; /* locked */
+    const char *host;
+    const char *rsh;          /* a command line, before HOST and what runs there */
+    const char *data_address; /* NULL: that of the host */
+    const char *net;          /* on the other host; NULL: the same */
+    const char *version;
+    QsMoveLimits limits;
+    guint timeout_s; /* 0: none */
+    QsOnTimeout on_timeout;
+    bool only_check;
+    bool remove; /* definition and images, once it is there */
+    GCancellable *cancellable;
+    void (*progress)(const QsMoveInfo *info, void *opaque);
+    void *opaque;
+} QsDepart;
+
+/*
+ * True: the VM is on the other host (or could be, with @only_check). Else the error's code tells
+ * where it is.
+ */
+bool qs_depart(const QsDepart *depart, GError **error);
+
+#endif

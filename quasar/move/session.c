@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "move/session.h"
+
+#include "move/talk.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define ANSWER_MS 60000
+#define CREDENTIALS "move-key"
+#define USER "quasar"
+/* QEMU's name for it. */
+#define KEY_FILE "keys.psk"
+#define NO_LIMIT (G_GINT64_CONSTANT(1) << 40)
+
+char *qs_move_key_new(GError **error)
+{
+    guint8 bytes[QS_TALK_KEY_SIZE];
+    GString *text = g_string_new(NULL);
+
+    if (getrandom(bytes, sizeof(bytes), 0) != (ssize_t)sizeof(bytes)) {
+        qs_fail_errno(error, errno, "no random bytes for a key");
+        g_string_free(text, TRUE);
+        return NULL;
+    }
+    for (guint i = 0; i < sizeof(bytes); i++) {
+        g_string_append_printf(text, "%02x", bytes[i]);
+    }
+    return g_string_free(text, FALSE);
+}
+
+bool qs_move_key_check(const char *key)
+{
+    gsize length = key == NULL ? 0 : strlen(key);
+
+    return length == QS_TALK_KEY_SIZE * 2 && strspn(key, "0123456789abcdef") == length;
+}
+
+bool qs_move_execute(QsQmp *qmp, const char *command, JsonObject *arguments, GError **error)
+{
+    g_autoptr(JsonNode) done =
+        qs_qmp_execute(qmp, command, arguments, qs_qmp_deadline(ANSWER_MS), NULL, error);
+
+    return done != NULL;
+}
+
+bool qs_move_secure(QsVm *vm, QsQmp *qmp, const char *key, bool listens, GError **error)
+{
+    g_autofree char *path = qs_vm_run_file(vm, KEY_FILE);
+    g_autofree char *text = g_strdup_printf("%s:%s\n", USER, key);
+    JsonObject *object, *parameters;
+
+    if (!g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, error)) {
+        return false;
+    }
+    object = json_object_new();
+    json_object_set_string_member(object, "qom-type", "tls-creds-psk");
+    json_object_set_string_member(object, "id", CREDENTIALS);
+    json_object_set_string_member(object, "endpoint", listens ? "server" : "client");
+    json_object_set_string_member(object, "dir", qs_vm_run_folder(vm));
+    if (!listens) {
+        json_object_set_string_member(object, "username", USER);
+    }
+    parameters = json_object_new();
+    json_object_set_string_member(parameters, "tls-creds", CREDENTIALS);
+    if (!qs_move_execute(qmp, "object-add", object, error)) {
+        json_object_unref(parameters);
+        return false;
+    }
+    return qs_move_execute(qmp, "migrate-set-parameters", parameters, error);
+}
+
+bool qs_move_limit(QsQmp *qmp, const QsMoveLimits *limits, GError **error)
+{
+    JsonObject *parameters = json_object_new();
+    JsonObject *settings = json_object_new();
+
+    json_object_set_int_member(parameters, "max-bandwidth",
+                               limits->bandwidth != 0 ? (gint64)limits->bandwidth : NO_LIMIT);
+    if (limits->downtime_ms != 0) {
+        json_object_set_int_member(parameters, "downtime-limit", (gint64)limits->downtime_ms);
+    }
+    json_object_set_int_member(settings, "level", limits->level);
+    if (limits->lanes != 0) {
+        json_object_set_int_member(settings, "lanes", limits->lanes);
+    }
+    if (!qs_move_execute(qmp, "migrate-set-parameters", parameters, error)) {
+        json_object_unref(settings);
+        return false;
+    }
+    return qs_move_execute(qmp, "quasar-set", settings, error);
+}
+
+void qs_move_tidy(QsVm *vm, QsQmp *qmp)
+{
+    g_autofree char *path = qs_vm_run_file(vm, KEY_FILE);
+    JsonObject *parameters = json_object_new();
+    JsonObject *object = json_object_new();
+
+    json_object_set_string_member(parameters, "tls-creds", "");
+    json_object_set_string_member(object, "id", CREDENTIALS);
+    qs_move_execute(qmp, "migrate-set-parameters", parameters, NULL);
+    qs_move_execute(qmp, "object-del", object, NULL);
+    g_unlink(path);
+}
+
+static const char *static_stage(const char *word)
+{
+    static const char *const stages[] = { "prepare", "bulk", "rounds", "stop",
+                                          "commit",  "done", "failed" };
+
+    for (guint i = 0; word != NULL && i < G_N_ELEMENTS(stages); i++) {
+        if (g_str_equal(word, stages[i])) {
+            return stages[i];
+        }
+    }
+    return NULL;
+}
+
+static QsWhere parse_where(const char *word)
+{
+    return g_strcmp0(word, "here") == 0        ? QS_WHERE_HERE
+           : g_strcmp0(word, "peer") == 0      ? QS_WHERE_PEER
+           : g_strcmp0(word, "undecided") == 0 ? QS_WHERE_UNDECIDED
+                                               : QS_WHERE_NONE;
+}
+
+static void add_disks(JsonObject *session, QsMoveInfo *info)
+{
+    JsonNode *node = json_object_get_member(session, "disks");
+    JsonArray *disks =
+        node != NULL && JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
+
+    for (guint i = 0; disks != NULL && i < json_array_get_length(disks); i++) {
+        JsonNode *disk = json_array_get_element(disks, i);
+        guint64 size, remaining;
+
+        if (JSON_NODE_HOLDS_OBJECT(disk) &&
+            qs_json_get_u64(json_node_get_object(disk), "size", &size, NULL) &&
+            qs_json_get_u64(json_node_get_object(disk), "remaining", &remaining, NULL)) {
+            info->total += size;
+            info->remaining += remaining;
+        }
+    }
+}
+
+static void add_memory(JsonObject *migration, QsMoveInfo *info)
+{
+    JsonObject *ram = qs_json_get_object(migration, "ram", NULL);
+    guint64 total, remaining, pages, page;
+
+    if (ram != NULL && qs_json_get_u64(ram, "total", &total, NULL) &&
+        qs_json_get_u64(ram, "remaining", &remaining, NULL)) {
+        info->total += total;
+        info->remaining += remaining;
+    }
+    if (ram != NULL && qs_json_get_u64(ram, "dirty-pages-rate", &pages, NULL) &&
+        qs_json_get_u64(ram, "page-size", &page, NULL) && page > 0 && pages < G_MAXINT64 / page) {
+        info->dirty_rate = pages * page;
+    }
+    if (!qs_json_get_u64(migration, "downtime", &info->downtime_ms, NULL)) {
+        qs_json_get_u64(migration, "expected-downtime", &info->downtime_ms, NULL);
+    }
+}
+
+bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
+{
+    g_autoptr(GError) own = NULL;
+    g_autoptr(JsonObject) session =
+        qs_qmp_query(qmp, "query-quasar", qs_qmp_deadline(ANSWER_MS), NULL, &own);
+    g_autoptr(JsonObject) migration = NULL;
+    QsMoveInfo info = { .stage = "prepare" };
+    const char *reason;
+
+    if (g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_COMMAND)) {
+        *ret_info = info;
+        return true;
+    }
+    if (session == NULL ||
+        (migration = qs_qmp_query(qmp, "query-migrate", qs_qmp_deadline(ANSWER_MS), NULL, &own)) ==
+            NULL) {
+        g_propagate_error(error, g_steal_pointer(&own));
+        return false;
+    }
+    info.where = parse_where(qs_json_get_string(session, "where", NULL));
+    info.stage = static_stage(qs_json_get_string(session, "stage", NULL));
+    if (info.where == QS_WHERE_NONE || info.stage == NULL) {
+        return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "QEMU's session makes no sense");
+    }
+    qs_json_get_u64(session, "wire-sent", &info.sent, NULL);
+    qs_json_get_u64(session, "rate", &info.rate, NULL);
+    add_disks(session, &info);
+    add_memory(migration, &info);
+    reason = qs_json_get_string(session, "reason", NULL);
+    if (reason == NULL) {
+        reason = qs_json_get_string(migration, "error-desc", NULL);
+    }
+    if (reason != NULL) {
+        g_autofree char *shown = qs_talk_clean(reason);
+
+        g_strlcpy(info.reason, shown, sizeof(info.reason));
+    }
+    *ret_info = info;
+    return true;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What either end of a move asks of its QEMU: a key, limits, and how far the session is.
+ *
+ * The key is made for one move. It travels in the launchers' own connection, stands in a file that
+ * only this user reads for as long as the session lasts - the listening end reads it whenever a
+ * connection is made - and never on a command line.
+ */
+#ifndef QS_MOVE_SESSION_H
+#define QS_MOVE_SESSION_H
+
+#include "vm/vm.h"
+
+typedef enum QsWhere { QS_WHERE_NONE, QS_WHERE_HERE, QS_WHERE_PEER, QS_WHERE_UNDECIDED } QsWhere;
+
+typedef struct QsMoveInfo {
+    QsWhere where;            /* NONE: there was no session yet */
+    const char *stage;        /* a static word */
+    guint64 sent;             /* bytes on the wire */
+    guint64 total, remaining; /* of memory and disks */
+    guint64 rate;             /* bytes a second */
+    guint64 dirty_rate;       /* the same, of memory */
+    guint64 downtime_ms;      /* expected, or what it was */
+    char reason[512];
+} QsMoveInfo;
+
+typedef struct QsMoveLimits {
+    guint64 bandwidth;   /* bytes a second; 0 for none */
+    guint64 downtime_ms; /* 0: QEMU's own */
+    guint lanes;         /* 0: QEMU's own */
+    gint level;          /* of compression */
+} QsMoveLimits;
+
+/* In hexadecimal digits. */
+char *qs_move_key_new(GError **error);
+bool qs_move_key_check(const char *key);
+
+bool qs_move_execute(QsQmp *qmp, const char *command, JsonObject *arguments, GError **error);
+/* Needs the VM's lock. */
+bool qs_move_secure(QsVm *vm, QsQmp *qmp, const char *key, bool listens, GError **error);
+bool qs_move_limit(QsQmp *qmp, const QsMoveLimits *limits, GError **error);
+/* As it was before both; what cannot be undone stays. */
+void qs_move_tidy(QsVm *vm, QsQmp *qmp);
+
+bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error);
+
+#endif
