@@ -19,6 +19,8 @@ typedef struct QsCli {
     GCancellable *cancellable;
     QsFormat format;
     bool quiet;
+    bool told;    /* the error, to whom it concerns */
+    gint patient; /* it ends in order, however often it is asked to end */
 } QsCli;
 
 /* What a word after the verb is, for completion. */

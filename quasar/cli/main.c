@@ -75,7 +75,7 @@ char **qs_cli_choices(const char *description)
 /* The first asks for an orderly end, the second does not ask. */
 static gpointer watch_signals(gpointer data)
 {
-    GCancellable *cancellable = data;
+    QsCli *cli = data;
     sigset_t set;
     int number;
 
@@ -84,15 +84,15 @@ static gpointer watch_signals(gpointer data)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     while (sigwait(&set, &number) == 0) {
-        if (g_cancellable_is_cancelled(cancellable)) {
+        if (g_cancellable_is_cancelled(cli->cancellable) && !g_atomic_int_get(&cli->patient)) {
             _exit(QS_VM_ERROR_CANCELLED);
         }
-        g_cancellable_cancel(cancellable);
+        g_cancellable_cancel(cli->cancellable);
     }
     return NULL;
 }
 
-static void catch_signals(GCancellable *cancellable)
+static void catch_signals(QsCli *cli)
 {
     sigset_t set;
 
@@ -102,7 +102,7 @@ static void catch_signals(GCancellable *cancellable)
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
-    g_thread_unref(g_thread_new("signals", watch_signals, cancellable));
+    g_thread_unref(g_thread_new("signals", watch_signals, cli));
 }
 
 /* Takes the verb out of @argv: it is the first word that is no option nor an option's value. */
@@ -202,7 +202,7 @@ int main(int argc, char **argv)
 
     setlocale(LC_CTYPE, "");
     g_set_prgname("quasar-run");
-    catch_signals(cancellable);
+    catch_signals(&cli);
     verb = take_verb(&argc, argv, &error);
     done = error == NULL && parse(verb, argc, argv, &cli, &error);
     if (done && opt_help) {
@@ -219,9 +219,11 @@ int main(int argc, char **argv)
     }
     g_clear_pointer(&cli.store, qs_store_free);
     if (!done) {
-        g_autofree char *line = qs_fail_line(error->message);
+        if (!cli.told) {
+            g_autofree char *line = qs_fail_line(error->message);
 
-        g_printerr("error: %s\n", line);
+            g_printerr("error: %s\n", line);
+        }
         return exit_code(error);
     }
     return 0;

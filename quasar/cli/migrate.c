@@ -153,6 +153,7 @@ static bool run(QsCli *cli, char **words, GError **error)
         (progress = qs_progress_new(cli, words[0], opt_progress, error)) == NULL) {
         return false;
     }
+    g_atomic_int_set(&cli->patient, 1);
     depart.vm = vm;
     depart.progress = qs_progress_show;
     depart.opaque = progress;

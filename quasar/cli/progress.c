@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/progress.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -81,6 +82,7 @@ static void show_json(const QsProgress *progress, const QsMoveInfo *info)
     }
     text = qs_json_text(line, false);
     g_print("%s\n", text);
+    fflush(stdout);
 }
 
 static char *describe(const QsMoveInfo *info)

@@ -30,10 +30,12 @@ static bool run(QsCli *cli, char **words, GError **error)
     int out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 
     (void)words;
+    g_atomic_int_set(&cli->patient, 1);
     if (in < 0 || out < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
         return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "receive needs standard streams");
     }
-    return qs_arrive(&arrive, qs_lines_new(in, out, QS_TALK_LINE_MAX, "the source"), error);
+    return qs_arrive(&arrive, qs_lines_new(in, out, QS_TALK_LINE_MAX, "the source"), &cli->told,
+                     error);
 }
 
 const QsVerb qs_verb_receive = {

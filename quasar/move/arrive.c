@@ -403,9 +403,12 @@ static bool give_up(Arrival *a, const char *why, GError **error)
                    "\"%s\" did not come: %s", qs_vm_name(a->vm), why);
 }
 
+/* Before the first stage nothing of the machine is here, so ending QEMU leaves it at the source. */
 static bool is_over(const QsMoveInfo *info)
 {
-    return info->where == QS_WHERE_NONE || g_str_equal(info->stage, "failed");
+    return info->where == QS_WHERE_NONE ||
+           (info->where == QS_WHERE_PEER &&
+            (g_str_equal(info->stage, "failed") || g_str_equal(info->stage, "prepare")));
 }
 
 static bool watch(Arrival *a, GError **error)
@@ -473,7 +476,7 @@ static bool arrive_whole(Arrival *a, GError **error)
     return watch(a, error);
 }
 
-bool qs_arrive(const QsArrive *arrive, QsLines *lines, GError **error)
+bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **error)
 {
     Arrival a = { .arrive = arrive,
                   .lines = lines,
@@ -482,7 +485,7 @@ bool qs_arrive(const QsArrive *arrive, QsLines *lines, GError **error)
     bool done = arrive_whole(&a, &own);
 
     if (!done) {
-        qs_talk_refuse(lines, own);
+        *ret_told = qs_talk_refuse(lines, own);
         g_propagate_error(error, g_steal_pointer(&own));
     }
     qs_lines_free(lines);

@@ -15,7 +15,8 @@ typedef struct QsArrive {
 
 /*
  * Talks with the source until the VM is here, or is not and nothing of it is left. Takes @lines.
+ * An error that the source was told is its to show.
  */
-bool qs_arrive(const QsArrive *arrive, QsLines *lines, GError **error);
+bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **error);
 
 #endif

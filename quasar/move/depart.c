@@ -21,6 +21,8 @@
 #define LOOK_MS 250
 /* Paused at both ends while neither knows: it is over when the connection is back. */
 #define DOUBT_US (G_GINT64_CONSTANT(30) * G_USEC_PER_SEC)
+/* For the two QEMUs to meet. */
+#define MEET_US (G_GINT64_CONSTANT(30) * G_USEC_PER_SEC)
 #define FORCED_DOWNTIME_MS 2000000
 
 typedef struct Departure {
@@ -29,7 +31,7 @@ typedef struct Departure {
     QsLines *lines; /* of the remote */
     QsOffer *offer;
     gint64 began;
-    bool cancelled, timed_out;
+    bool cancelled, timed_out, unreached;
 } Departure;
 
 /* --- the offer --- */
@@ -195,22 +197,27 @@ static void force(QsQmp *qmp)
 }
 
 /* What was asked for by the person, or by the clock. */
-static void steer(Departure *d, QsQmp *qmp)
+static void steer(Departure *d, QsQmp *qmp, const QsMoveInfo *info)
 {
     const QsDepart *depart = d->depart;
+    gint64 spent = g_get_monotonic_time() - d->began;
 
     if (!d->cancelled && g_cancellable_is_cancelled(depart->cancellable)) {
         d->cancelled = true;
         qs_move_execute(qmp, "migrate_cancel", NULL, NULL);
     }
     if (!d->timed_out && depart->timeout_s != 0 && depart->on_timeout != QS_TIMEOUT_WAIT &&
-        g_get_monotonic_time() - d->began > depart->timeout_s * G_USEC_PER_SEC) {
+        spent > depart->timeout_s * G_USEC_PER_SEC) {
         d->timed_out = true;
         if (depart->on_timeout == QS_TIMEOUT_FORCE) {
             force(qmp);
         } else {
             qs_move_execute(qmp, "migrate_cancel", NULL, NULL);
         }
+    }
+    if (!d->unreached && spent > MEET_US && g_str_equal(info->stage, "prepare")) {
+        d->unreached = true;
+        qs_move_execute(qmp, "migrate_cancel", NULL, NULL);
     }
 }
 
@@ -236,7 +243,7 @@ static bool follow(Departure *d, QsQmp *qmp, QsMoveInfo *ret_info)
         if (now - sure > DOUBT_US) {
             return false;
         }
-        steer(d, qmp);
+        steer(d, qmp, ret_info);
     }
 }
 
@@ -267,7 +274,9 @@ static bool stay(Departure *d, QsQmp *qmp, const char *reason, GError **error)
     }
     return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it runs here", NULL, "\"%s\" was not moved: %s",
                    d->offer->name,
-                   d->timed_out      ? "it took longer than --timeout allows"
+                   d->timed_out ? "it took longer than --timeout allows"
+                   : d->unreached
+                       ? "the two QEMUs do not reach each other; --data-address tells where"
                    : *reason != '\0' ? reason
                                      : "QEMU gives no reason");
 }

@@ -172,7 +172,7 @@ bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
         qs_qmp_query(qmp, "query-quasar", qs_qmp_deadline(ANSWER_MS), NULL, &own);
     g_autoptr(JsonObject) migration = NULL;
     QsMoveInfo info = { .stage = "prepare" };
-    const char *reason;
+    const char *reason, *status;
 
     if (g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_COMMAND)) {
         *ret_info = info;
@@ -188,6 +188,12 @@ bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
     info.stage = static_stage(qs_json_get_string(session, "stage", NULL));
     if (info.where == QS_WHERE_NONE || info.stage == NULL) {
         return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "QEMU's session makes no sense");
+    }
+    /* A move that ends before the two ends have met is only told there. */
+    status = qs_json_get_string(migration, "status", NULL);
+    if (info.where == QS_WHERE_HERE && g_str_equal(info.stage, "prepare") &&
+        (g_strcmp0(status, "failed") == 0 || g_strcmp0(status, "cancelled") == 0)) {
+        info.stage = "failed";
     }
     qs_json_get_u64(session, "wire-sent", &info.sent, NULL);
     qs_json_get_u64(session, "rate", &info.rate, NULL);

@@ -90,7 +90,7 @@ JsonObject *qs_talk_expect(QsLines *lines, const char *say, GCancellable *cancel
     return message;
 }
 
-void qs_talk_refuse(QsLines *lines, const GError *why)
+bool qs_talk_refuse(QsLines *lines, const GError *why)
 {
     JsonObject *message = qs_talk_message("refuse");
     g_autofree char *words = qs_talk_clean(why->message);
@@ -98,7 +98,7 @@ void qs_talk_refuse(QsLines *lines, const GError *why)
     json_object_set_int_member(message, "code",
                                why->domain == QS_VM_ERROR ? why->code : QS_VM_ERROR_FAILED);
     json_object_set_string_member(message, "words", words);
-    qs_talk_send(lines, message, NULL, NULL);
+    return qs_talk_send(lines, message, NULL, NULL);
 }
 
 bool qs_talk_send_hello(QsLines *lines, const char *version, GCancellable *cancellable,

@@ -70,8 +70,8 @@ JsonObject *qs_talk_receive(QsLines *lines, guint wait_ms, GCancellable *cancell
 JsonObject *qs_talk_expect(QsLines *lines, const char *say, GCancellable *cancellable,
                            GError **error);
 const char *qs_talk_says(JsonObject *message);
-/* Tells the peer why not. */
-void qs_talk_refuse(QsLines *lines, const GError *why);
+/* Tells the peer why not; whether that went out. */
+bool qs_talk_refuse(QsLines *lines, const GError *why);
 
 bool qs_talk_send_hello(QsLines *lines, const char *version, GCancellable *cancellable,
                         GError **error);

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import TOP, Launcher
 
-VERBS = ["start", "stop", "list", "show", "console", "screenshot", "save", "restore", "set",
-         "delete", "config", "version", "completion", "help"]
+VERBS = ["start", "stop", "list", "show", "console", "screenshot", "migrate", "receive",
+         "save", "restore", "set", "delete", "config", "version", "completion", "help"]
 MANUAL = TOP / "docs" / "man" / "quasar-run.rst"
 DEFINITION = """[vm]
 guest=x86_64

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM to another launcher: what arrives, what is refused, where it is after each failure.
+
+The other host is a second root on this one; a small script stands for ssh and starts whatever a
+test names as the receiver, the real one or one that misbehaves.
+"""
+
+import json
+import shlex
+import signal
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PROGRAM, Launcher
+from test_save import last_pass
+from test_words import define
+
+HELLO = '{"say":"hello","protocol":1,"version":"1"}'
+
+
+def script(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def there(quasar: Launcher, tmp_path: Path) -> Launcher:
+    """The other host, whose VMs end with the test."""
+    return Launcher(tmp_path / "there", quasar.environment)
+
+
+@pytest.fixture
+def rsh(tmp_path: Path) -> Path:
+    """A stand-in for ssh that runs the real receiver on the other host."""
+    root = shlex.quote(str(tmp_path / "there"))
+    return script(tmp_path / "rsh", f'shift 2; exec {shlex.quote(PROGRAM)} --root {root} "$@"')
+
+
+@pytest.fixture
+def pair(bare: Launcher, there: Launcher) -> Any:
+    yield bare, there
+    there.finish()
+
+
+def test_there_and_back(pair: tuple[Launcher, Launcher], rsh: Path, tmp_path: Path) -> None:
+    """The guest counts on; each side says what it has; the VM returns to where it left."""
+    here, there = pair
+    before = last_pass(here, "box")
+    done = here.run("migrate", "box", "localhost", "--rsh", rsh)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "box is at localhost"
+    assert here.state("box")["state"] == "stopped"
+    assert there.state("box")["state"] == "running"
+    assert last_pass(there, "box") > before
+    assert not list(there.run_folder("box").glob("*.psk"))
+    assert "left for localhost" in here.bad(3, "start", "box")
+    back = script(tmp_path / "back",
+                  f'shift 2; exec {PROGRAM} --root {shlex.quote(str(here.root))} "$@"')
+    there.good("migrate", "box", "127.0.0.1", "--rsh", back, "--remove")
+    assert here.state("box")["state"] == "running"
+    assert last_pass(here, "box") > before
+    assert there.good("list", "--format", "names") == ""
+
+
+def test_disks_go_along(quasar: Launcher, there: Launcher, rsh: Path, tmp_path: Path,
+                        guest: Callable[[str], Any]) -> None:
+    raw = tmp_path / "raw.img"
+    cow = tmp_path / "cow.img"
+    with open(raw, "wb") as file:
+        file.truncate(32 << 20)
+        file.write(b"first")
+        file.seek((32 << 20) - 4)
+        file.write(b"last")
+    cow.write_bytes(empty_qcow2(5 << 30))
+    quasar.good("start", "box", "--kernel", guest("bare-x86_64").kernel, "--memory", "64M",
+                "--net", "none", "--image", raw, "--image", cow)
+    content = raw.read_bytes()
+    quasar.good("migrate", "box", "127.0.0.1", "--rsh", rsh, "--level", "1", "--lanes", "3")
+    shown = there.state("box")["definition"]
+    there.good("stop", "--force", "box")
+    copies = [Path(path) for path in shown["image"].split(";")]
+    assert copies[0].read_bytes() == content
+    assert copies[0].stat().st_blocks * 512 < 1 << 20
+    head = copies[1].read_bytes()[:32]
+    assert head[:4] == b"QFI\xfb" and struct.unpack(">Q", head[24:32]) == (5 << 30,)
+    assert raw.exists() and cow.exists()
+    there.finish()
+
+
+def empty_qcow2(size: int) -> bytes:
+    """One that has nothing to do with how the launcher makes its own: 4 KiB clusters, version 2."""
+    bits, cluster = 12, 4096
+    entries = -(-size // (cluster * cluster // 8))
+    tables = -(-entries * 8 // cluster)
+    head = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, bits, size, 0, entries,
+                       3 * cluster, cluster, 1, 0, 0)
+    counts = struct.pack(f">{3 + tables}H", *[1] * (3 + tables))
+    parts = [head, struct.pack(">Q", 2 * cluster), counts]
+    return b"".join(p.ljust(cluster, b"\0") for p in parts) + bytes(tables * cluster)
+
+
+def test_dry_run_touches_nothing(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, there = pair
+    done = here.run("migrate", "box", "127.0.0.1", "--rsh", rsh, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "box can move to 127.0.0.1\n")
+    assert here.state("box")["state"] == "running"
+    assert not there.root.exists()
+
+
+def test_progress_for_programs(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, _ = pair
+    text = here.good("migrate", "box", "127.0.0.1", "--rsh", rsh, "--progress", "json")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert lines[-1]["phase"] == "done" and lines[-1]["percent"] == 100
+    assert lines[-1]["bytes"] > 1 << 20
+    assert all({"schema", "rate", "dirty_rate", "eta", "remaining"} <= set(x) for x in lines)
+
+
+def stays(here: Launcher, there: Launcher) -> None:
+    """The VM runs at the source, may be moved again, and nothing of it is on the other host."""
+    assert here.state("box")["state"] == "running"
+    assert "moved" not in here.state("box")["definition"]
+    assert not list(here.run_folder("box").glob("*.psk"))
+    assert there.good("list", "--format", "names") == ""
+    assert [p for p in there.root.rglob("*") if not p.is_dir()] == []
+
+
+def test_interrupted(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, there = pair
+    mover = here.start("migrate", "box", "127.0.0.1", "--rsh", rsh, "--bandwidth", "1M",
+                       "--progress", "json")
+    for line in mover.stdout:
+        if json.loads(line)["phase"] == "bulk":
+            break
+    mover.send_signal(signal.SIGINT)
+    _, error = mover.communicate(timeout=60)
+    assert mover.returncode == 130, error
+    assert b"it runs here" in error
+    stays(here, there)
+
+
+def test_too_slow(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, there = pair
+    assert "--timeout" in here.bad(4, "migrate", "box", "127.0.0.1", "--rsh", rsh, "--bandwidth",
+                                   "1M", "--timeout", "1", "--on-timeout", "cancel")
+    stays(here, there)
+    here.good("migrate", "box", "127.0.0.1", "--rsh", rsh)
+    assert there.state("box")["state"] == "running"
+
+
+def test_name_taken(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, there = pair
+    path = define(there, "box")
+    before = path.read_bytes()
+    assert 'there is a VM "box" already' in here.bad(3, "migrate", "box", "127.0.0.1", "--rsh",
+                                                     rsh)
+    assert path.read_bytes() == before
+    assert here.state("box")["state"] == "running"
+
+
+def test_source_launcher_killed(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    """The QEMUs decide without it; the VM is not started here a second time."""
+    here, there = pair
+    mover = here.start("migrate", "box", "127.0.0.1", "--rsh", rsh, "--progress", "json")
+    for line in mover.stdout:
+        if json.loads(line)["phase"] == "bulk":
+            break
+    mover.kill()
+    deadline = time.monotonic() + 60
+    while "box" not in there.good("list", "--format", "names").split():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert there.state("box")["state"] == "running"
+    here.good("stop", "--force", "box")
+    assert "left for 127.0.0.1" in here.bad(3, "start", "box")
+
+
+# The other side misbehaves
+
+
+STRANGERS = {
+    "nothing there": ("exit 127", 1, "ended the connection"),
+    "garbage": ("echo SSH-2.0-OpenSSH_9.2p1", 1, "makes no sense"),
+    "no JSON object": ("echo '[1,2]'; sleep 5", 1, "makes no sense"),
+    "a huge line": ("head -c 1000000 /dev/zero | tr '\\0' a; sleep 5", 1, "a line too long"),
+    "another protocol": ("echo '{\"say\":\"hello\",\"protocol\":9,\"version\":\"9\"}'; cat >&2", 3,
+                         "do not understand each other"),
+    "hello without a version": ("echo '{\"say\":\"hello\",\"protocol\":1}'; sleep 5", 1,
+                                "malformed hello"),
+    "another word": (f"echo '{HELLO}'; echo '{{\"say\":\"arrived\"}}'; sleep 5", 1,
+                     '"accept" was expected'),
+    "a refusal with an escape": (
+        f"echo '{HELLO}'; echo '{{\"say\":\"refuse\",\"words\":\"\\\\u001b[31mno\"}}'; sleep 5", 3,
+        "the other host says:  [31mno"),
+    "a refusal that claims success": (
+        f"echo '{HELLO}'; echo '{{\"say\":\"refuse\",\"code\":0,\"words\":\"no\"}}'; sleep 5", 3,
+        "the other host says: no"),
+    "no port": (f"echo '{HELLO}'; echo '{{\"say\":\"accept\"}}'; "
+                "echo '{\"say\":\"listening\",\"port\":70000}'; cat >/dev/null", 1,
+                "it names no port"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+def test_strange_receivers(bare: Launcher, tmp_path: Path, case: str) -> None:
+    text, status, words = STRANGERS[case]
+    stranger = script(tmp_path / "stranger", text)
+    error = bare.bad(status, "migrate", "box", "127.0.0.1", "--rsh", stranger)
+    assert words in error and "\033" not in error
+    assert bare.state("box")["state"] == "running"
+
+
+def test_silence_can_be_interrupted(bare: Launcher, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    stranger = script(tmp_path / "stranger", f"touch {shlex.quote(str(told))}; exec sleep 30")
+    mover = bare.start("migrate", "box", "127.0.0.1", "--rsh", stranger)
+    while not told.exists():
+        time.sleep(0.02)
+    mover.send_signal(signal.SIGINT)
+    _, error = mover.communicate(timeout=30)
+    assert mover.returncode == 130, error
+    assert bare.state("box")["state"] == "running"
+
+
+DEFINITION = """[vm]
+guest=x86_64
+machine=pc-q35-10.0
+cpu=Nehalem
+memory=64M
+cpus=1
+net={net}
+mac=52:54:00:00:00:01
+uuid=3e9a5f0e-8d0b-4e7c-9a39-2d1f1e0b8c01
+display=none
+sandbox=off
+"""
+
+
+def offer(**more: Any) -> dict[str, Any]:
+    return {"say": "offer", "name": "web", "definition": DEFINITION.format(net="none"), "disks": [],
+            "files": [], "only-check": True, **more}
+
+
+SOURCES: dict[str, tuple[list[Any], str]] = {
+    "garbage": (["GET / HTTP/1.1"], "makes no sense"),
+    "a huge line": (["a" * 1000000], "a line too long"),
+    "no offer": ([{"say": "prepare"}], '"offer" was expected'),
+    "a path as a name": ([offer(name="../web")], "a name and a definition"),
+    "no definition": ([offer(definition="")], "the offer is malformed"),
+    "unknown key": ([offer(definition=DEFINITION.format(net="none") + "colour=red\n")], "no key"),
+    "disks without images": ([offer(disks=[{"size": 512, "allocated": 0}])], "one disk for each"),
+    "a disk without size": ([offer(
+        definition=DEFINITION.format(net="none") + "image=/etc/passwd;\nimage-format=raw;\n",
+        disks=[{"size": 0, "allocated": 0}])], "the size of a disk"),
+    "a disk of exabytes": ([offer(
+        definition=DEFINITION.format(net="none") + "image=/etc/passwd;\nimage-format=raw;\n",
+        disks=[{"size": 1 << 60, "allocated": 0}])], "the size of a disk"),
+    "files of nothing": ([offer(files=[{"key": "kernel", "size": 1}])], "more files"),
+    "a kernel that is not sent": ([offer(
+        definition=DEFINITION.format(net="none") + "kernel=/etc/passwd\n")],
+        "not those of the definition"),
+    "firmware by a path": ([offer(
+        definition=DEFINITION.format(net="none") + "firmware=/etc/passwd\n")],
+        "firmware by a path"),
+    "a socket": ([offer(definition=DEFINITION.format(net="socket:/run/agent"))],
+                 "a socket of the source"),
+    "no such QEMU": ([offer()], "qemu-system-x86_64 is not on PATH"),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_strange_sources(dry: Launcher, case: str) -> None:
+    messages, words = SOURCES[case]
+    text = "\n".join([HELLO, *(m if isinstance(m, str) else json.dumps(m) for m in messages)])
+    done = dry.run("receive", input=text + "\n")
+    assert done.returncode in (1, 3), done.stderr
+    assert words in done.stderr + done.stdout.replace('\\"', '"')
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["say"] for line in told] in (["hello", "refuse"], ["hello"])
+    assert not dry.root.exists()
+
+
+WORDS = {
+    "host is an option": (["web", "--", "-oProxyCommand=x"], "this is no host"),
+    "host with a space": (["web", "a b"], "this is no host"),
+    "bandwidth": (["web", "a", "--bandwidth", "fast"], "--bandwidth"),
+    "bandwidth too large": (["web", "a", "--bandwidth", "99999999999G"], "--bandwidth"),
+    "downtime": (["web", "a", "--downtime", "-1"], "--downtime"),
+    "lanes": (["web", "a", "--lanes", "65"], "--lanes"),
+    "level": (["web", "a", "--level", "20"], "--level"),
+    "timeout": (["web", "a", "--timeout", "-1"], "--timeout"),
+    "on-timeout alone": (["web", "a", "--on-timeout", "force"], "needs --timeout"),
+    "on-timeout": (["web", "a", "--timeout", "1", "--on-timeout", "kill"], "cancel, force or wait"),
+    "keep and remove": (["web", "a", "--keep", "--remove"], "contradict"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_wrong_words(dry: Launcher, case: str) -> None:
+    words, text = WORDS[case]
+    define(dry, "web")
+    assert text in dry.bad(2, "migrate", *words)
+
+
+def test_stopped(dry: Launcher) -> None:
+    define(dry, "web")
+    assert '"web" does not run' in dry.bad(1, "migrate", "web", "a")
