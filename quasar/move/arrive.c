@@ -403,12 +403,12 @@ static bool give_up(Arrival *a, const char *why, GError **error)
                    "\"%s\" did not come: %s", qs_vm_name(a->vm), why);
 }
 
-/* Before the first stage nothing of the machine is here, so ending QEMU leaves it at the source. */
+/* With nothing received the machine is not here, and ending QEMU leaves it at the source. */
 static bool is_over(const QsMoveInfo *info)
 {
     return info->where == QS_WHERE_NONE ||
            (info->where == QS_WHERE_PEER &&
-            (g_str_equal(info->stage, "failed") || g_str_equal(info->stage, "prepare")));
+            (g_str_equal(info->stage, "failed") || info->received == 0));
 }
 
 static bool watch(Arrival *a, GError **error)

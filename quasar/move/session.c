@@ -196,6 +196,7 @@ bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
         info.stage = "failed";
     }
     qs_json_get_u64(session, "wire-sent", &info.sent, NULL);
+    qs_json_get_u64(session, "wire-received", &info.received, NULL);
     qs_json_get_u64(session, "rate", &info.rate, NULL);
     add_disks(session, &info);
     add_memory(migration, &info);

@@ -14,8 +14,9 @@
 typedef enum QsWhere { QS_WHERE_NONE, QS_WHERE_HERE, QS_WHERE_PEER, QS_WHERE_UNDECIDED } QsWhere;
 
 typedef struct QsMoveInfo {
-    QsWhere where;            /* NONE: there was no session yet */
-    const char *stage;        /* a static word */
+    QsWhere where;     /* NONE: there was no session yet */
+    const char *stage; /* a static word */
+    guint64 received;
     guint64 sent;             /* bytes on the wire */
     guint64 total, remaining; /* of memory and disks */
     guint64 rate;             /* bytes a second */
