@@ -6,24 +6,17 @@
 #include <string.h>
 
 #define WORDS_MAX 400
+/* What a peer may have said before it closed its ears, and for how long it is listened to. */
+#define LAST_WORDS_MAX 8u
+#define LAST_WORDS_MS 5000u
 
 static const char *const file_keys[] = { "kernel", "initrd", "iso" };
 
 char *qs_talk_clean(const char *words)
 {
-    char *shown = g_utf8_substring(words, 0, MIN(g_utf8_strlen(words, -1), WORDS_MAX));
+    g_autofree char *cut = g_utf8_substring(words, 0, MIN(g_utf8_strlen(words, -1), WORDS_MAX));
 
-    for (char *at = shown; *at != '\0'; at++) {
-        /* Also those of two bytes, U+0080 to U+009F, which some terminals obey. */
-        bool high = (guchar)at[0] == 0xc2 && (guchar)at[1] < 0xa0;
-
-        if ((guchar)*at < 0x20 || *at == 0x7f) {
-            *at = ' ';
-        } else if (high) {
-            at[0] = at[1] = ' ';
-        }
-    }
-    return shown;
+    return qs_fail_line(cut);
 }
 
 /* --- messages --- */
@@ -36,15 +29,6 @@ JsonObject *qs_talk_message(const char *say)
     return message;
 }
 
-bool qs_talk_send(QsLines *lines, JsonObject *message, GCancellable *cancellable, GError **error)
-{
-    bool done =
-        qs_lines_send(lines, message, qs_lines_deadline(QS_TALK_ANSWER_MS), cancellable, error);
-
-    json_object_unref(message);
-    return done;
-}
-
 const char *qs_talk_says(JsonObject *message)
 {
     const char *say = qs_json_get_string(message, "say", NULL);
@@ -55,13 +39,15 @@ const char *qs_talk_says(JsonObject *message)
 static bool set_refusal(JsonObject *message, GError **error)
 {
     const char *words = qs_json_get_string(message, "words", NULL);
+    const char *hint = qs_json_get_string(message, "hint", NULL);
     g_autofree char *shown = qs_talk_clean(words == NULL ? "no reason given" : words);
+    g_autofree char *advice = hint == NULL ? NULL : qs_talk_clean(hint);
     guint64 code = 0;
 
     /* Only codes by which nothing was changed there. */
     qs_json_get_u64(message, "code", &code, NULL);
     return qs_fail(error, code == QS_VM_ERROR_FAILED ? QS_VM_ERROR_FAILED : QS_VM_ERROR_REFUSED,
-                   NULL, NULL, "the other host says: %s", shown);
+                   "it is here as it was", advice, "the other host says: %s", shown);
 }
 
 JsonObject *qs_talk_receive(QsLines *lines, guint wait_ms, GCancellable *cancellable,
@@ -74,6 +60,40 @@ JsonObject *qs_talk_receive(QsLines *lines, guint wait_ms, GCancellable *cancell
         g_clear_pointer(&message, json_object_unref);
     }
     return message;
+}
+
+/* A peer that went away while we talked: its refusal, or nonsense, tells more than its end. */
+static void hear_last_words(QsLines *lines, GError **error)
+{
+    for (guint i = 0; i < LAST_WORDS_MAX; i++) {
+        g_autoptr(GError) own = NULL;
+        g_autoptr(JsonObject) message = qs_talk_receive(lines, LAST_WORDS_MS, NULL, &own);
+
+        if (message == NULL) {
+            if (own->domain == QS_VM_ERROR ||
+                g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_PROTOCOL)) {
+                g_clear_error(error);
+                g_propagate_error(error, g_steal_pointer(&own));
+            }
+            return;
+        }
+    }
+}
+
+bool qs_talk_send(QsLines *lines, JsonObject *message, GCancellable *cancellable, GError **error)
+{
+    g_autoptr(GError) own = NULL;
+    bool done =
+        qs_lines_send(lines, message, qs_lines_deadline(QS_TALK_ANSWER_MS), cancellable, &own);
+
+    json_object_unref(message);
+    if (!done) {
+        if (g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_LOST)) {
+            hear_last_words(lines, &own);
+        }
+        g_propagate_error(error, g_steal_pointer(&own));
+    }
+    return done;
 }
 
 JsonObject *qs_talk_expect(QsLines *lines, const char *say, GCancellable *cancellable,
@@ -90,14 +110,24 @@ JsonObject *qs_talk_expect(QsLines *lines, const char *say, GCancellable *cancel
     return message;
 }
 
+/* Where the VM is, is the source's to say; the hint goes along. */
 bool qs_talk_refuse(QsLines *lines, const GError *why)
 {
     JsonObject *message = qs_talk_message("refuse");
-    g_autofree char *words = qs_talk_clean(why->message);
+    g_autofree char *line = qs_fail_line(why->message);
+    char *hint = strstr(line, QS_FAIL_HINT);
+    char *state = strstr(line, QS_FAIL_STATE);
 
     json_object_set_int_member(message, "code",
                                why->domain == QS_VM_ERROR ? why->code : QS_VM_ERROR_FAILED);
-    json_object_set_string_member(message, "words", words);
+    if (hint != NULL) {
+        json_object_set_string_member(message, "hint", hint + strlen(QS_FAIL_HINT));
+        *hint = '\0';
+    }
+    if (state != NULL) {
+        *state = '\0';
+    }
+    json_object_set_string_member(message, "words", line);
     return qs_talk_send(lines, message, NULL, NULL);
 }
 

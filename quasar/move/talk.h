@@ -7,7 +7,7 @@
  *   hello {protocol, version}
  *                                       hello {protocol, version}
  *   offer {name, definition, disks, files, only-check}
- *                                       accept, or refuse {code, words}
+ *                                       accept, or refuse {code, words, hint}
  *   file {data}...   each file in turn, in pieces
  *   prepare {key, address, lanes, level}
  *                                       listening {port}, or refuse
@@ -61,7 +61,7 @@ QsOffer *qs_offer_unpack(JsonObject *message, GError **error);
 
 /* A message that says @say and nothing yet besides. */
 JsonObject *qs_talk_message(const char *say);
-/* Takes @message. */
+/* Takes @message. When the peer is gone, the error is what it said last, if that was a refusal. */
 bool qs_talk_send(QsLines *lines, JsonObject *message, GCancellable *cancellable, GError **error);
 /* Whatever comes next; a refusal becomes an error. */
 JsonObject *qs_talk_receive(QsLines *lines, guint wait_ms, GCancellable *cancellable,

@@ -18,6 +18,7 @@ struct QsLines {
     GString *held;
     gsize scanned; /* bytes of `held` that hold no end of line */
     bool broken;
+    bool mute; /* nothing more can be sent; what the peer said before can still be read */
 };
 
 /* clang-format off */
@@ -59,12 +60,6 @@ static bool fail(QsLines *lines, GError **error, QsQmpError code, const char *wh
 {
     g_set_error(error, QS_QMP_ERROR, (int)code, "%s %s", lines->peer, what);
     return false;
-}
-
-static bool fail_lost(QsLines *lines, GError **error)
-{
-    lines->broken = true;
-    return fail(lines, error, QS_QMP_ERROR_LOST, "ended the connection");
 }
 
 bool qs_lines_fail(QsLines *lines, GError **error, const char *what)
@@ -123,7 +118,7 @@ bool qs_lines_send(QsLines *lines, JsonObject *message, gint64 deadline, GCancel
     g_autofree char *line = g_strconcat(text, "\n", NULL);
     gsize left = strlen(line);
 
-    if (lines->broken) {
+    if (lines->broken || lines->mute) {
         return fail(lines, error, QS_QMP_ERROR_LOST, "is lost");
     }
     for (const char *at = line; left > 0;) {
@@ -139,7 +134,8 @@ bool qs_lines_send(QsLines *lines, JsonObject *message, gint64 deadline, GCancel
             at += n;
             left -= (gsize)n;
         } else if (errno != EAGAIN && errno != EINTR) {
-            return fail_lost(lines, error);
+            lines->mute = true;
+            return fail(lines, error, QS_QMP_ERROR_LOST, "ended the connection");
         }
     }
     return true;
@@ -158,7 +154,8 @@ static bool receive_some(QsLines *lines, gint64 deadline, GCancellable *cancella
         return true;
     }
     if (n <= 0) {
-        return fail_lost(lines, error);
+        lines->broken = true;
+        return fail(lines, error, QS_QMP_ERROR_LOST, "ended the connection");
     }
     g_string_append_len(lines->held, buffer, n);
     return true;

@@ -5,7 +5,8 @@
  * Every call waits in poll() for the peer, the cancellable or its deadline, whichever comes first.
  * The peer is trusted with nothing: a line is bounded while it is read, and read as qmp/json reads.
  * After half a line was sent, or something came that is no object, nothing sensible can follow:
- * the connection is broken and says so.
+ * the connection is broken and says so. A peer that takes nothing more may have said why: what it
+ * sent can still be received.
  */
 #ifndef QS_QMP_LINES_H
 #define QS_QMP_LINES_H

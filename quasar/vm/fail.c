@@ -14,9 +14,9 @@ bool qs_fail(GError **error, QsVmError code, const char *state, const char *hint
     va_start(list, format);
     what = g_strdup_vprintf(format, list);
     va_end(list);
-    g_set_error(error, QS_VM_ERROR, (int)code, "%s%s%s%s%s", what, state != NULL ? "; state: " : "",
-                state != NULL ? state : "", hint != NULL ? "; hint: " : "",
-                hint != NULL ? hint : "");
+    g_set_error(error, QS_VM_ERROR, (int)code, "%s%s%s%s%s", what,
+                state != NULL ? QS_FAIL_STATE : "", state != NULL ? state : "",
+                hint != NULL ? QS_FAIL_HINT : "", hint != NULL ? hint : "");
     return false;
 }
 

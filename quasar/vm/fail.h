@@ -21,6 +21,10 @@ typedef enum QsVmError {
 
 GQuark qs_vm_error_quark(void);
 
+/* How a message's parts begin. */
+#define QS_FAIL_STATE "; state: "
+#define QS_FAIL_HINT "; hint: "
+
 /* @state and @hint may be NULL. Returns false, for `return qs_fail(...)`. */
 bool qs_fail(GError **error, QsVmError code, const char *state, const char *hint,
              const char *format, ...) G_GNUC_PRINTF(5, 6);

@@ -200,6 +200,10 @@ STRANGERS = {
     "a refusal that claims success": (
         f"echo '{HELLO}'; echo '{{\"say\":\"refuse\",\"code\":0,\"words\":\"no\"}}'; sleep 5", 3,
         "the other host says: no"),
+    "a refusal, then deaf": (
+        f"exec 0<&-; echo '{HELLO}'; "
+        "echo '{\"say\":\"refuse\",\"words\":\"full\",\"hint\":\"make room\"}'; sleep 5", 3,
+        "the other host says: full; state: it is here as it was; hint: make room"),
     "no port": (f"echo '{HELLO}'; echo '{{\"say\":\"accept\"}}'; "
                 "echo '{\"say\":\"listening\",\"port\":70000}'; cat >/dev/null", 1,
                 "it names no port"),

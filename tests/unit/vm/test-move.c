@@ -55,12 +55,13 @@ static void test_refusal(void)
     g_autoptr(QsLines) b = NULL;
 
     make_pair(&a, &b);
-    qs_fail(&why, QS_VM_ERROR_UNCERTAIN, NULL, NULL, "no\nwonder \033[31m");
+    qs_fail(&why, QS_VM_ERROR_UNCERTAIN, "there", "ask", "no\nwonder \033[31m");
     g_assert_true(qs_talk_refuse(a, why));
     g_assert_null(qs_talk_expect(b, "accept", NULL, &error));
     /* A peer cannot make it uncertain where the VM is. */
     g_assert_error(error, QS_VM_ERROR, QS_VM_ERROR_REFUSED);
-    g_assert_cmpstr(error->message, ==, "the other host says: no wonder  [31m");
+    g_assert_cmpstr(error->message, ==,
+                    "the other host says: no wonder  [31m; state: it is here as it was; hint: ask");
 }
 
 static void test_hello(void)
