@@ -85,6 +85,13 @@ bool qs_process_load(QsProcess *ret_process, const char *path, GError **error)
     return true;
 }
 
+bool qs_process_is_of_this_boot(const QsProcess *process)
+{
+    char boot[sizeof(process->boot)];
+
+    return read_boot(boot, sizeof(boot)) && g_str_equal(boot, process->boot);
+}
+
 static bool has_ended(int pidfd)
 {
     struct pollfd fd = { .fd = pidfd, .events = POLLIN };

@@ -22,6 +22,7 @@ bool qs_process_read(gint pid, QsProcess *ret_process, GError **error);
 bool qs_process_save(const QsProcess *process, const char *path, GError **error);
 bool qs_process_load(QsProcess *ret_process, const char *path, GError **error);
 
+bool qs_process_is_of_this_boot(const QsProcess *process);
 /* A pidfd, or -1 when it is over, or never was of this boot. */
 int qs_process_pin(const QsProcess *process);
 /* Whether it ended before the deadline; false with an error when not. */

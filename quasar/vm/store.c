@@ -15,14 +15,10 @@ struct QsStore {
     char *images;
 };
 
+/* Where it outlives its user's session, as QEMU does: a folder that a logout empties would not. */
 static char *default_run(void)
 {
-    const char *runtime = g_getenv("XDG_RUNTIME_DIR");
-
-    /* Without one, GLib would offer the cache, which anything may empty. */
-    return runtime != NULL && *runtime == '/'
-               ? g_build_filename(runtime, "quasar", NULL)
-               : g_build_filename(g_get_user_state_dir(), "quasar", "run", NULL);
+    return g_build_filename(g_get_user_state_dir(), "quasar", "run", NULL);
 }
 
 QsStore *qs_store_new(const char *root)

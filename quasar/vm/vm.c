@@ -123,6 +123,18 @@ static bool fail_busy(const QsVm *vm, const char *path, GError **error)
                    vm->name, who != NULL && *who != '\0' ? who : "unknown");
 }
 
+/* The folder outlives the machine's boots; what happened in another one says nothing any more. */
+static void sweep_other_boot(const QsVm *vm)
+{
+    g_autofree char *path = qs_vm_run_file(vm, PROCESS);
+    QsProcess process;
+
+    if (qs_process_load(&process, path, NULL) && !qs_process_is_of_this_boot(&process) &&
+        !qs_vm_is_alive(vm)) {
+        qs_run_sweep(vm->run, LOCK);
+    }
+}
+
 bool qs_vm_lock(QsVm *vm, const char *verb, GError **error)
 {
     g_autofree char *path = qs_vm_run_file(vm, LOCK);
@@ -144,6 +156,7 @@ bool qs_vm_lock(QsVm *vm, const char *verb, GError **error)
         return false;
     }
     vm->lock = fd;
+    sweep_other_boot(vm);
     return vm->def == NULL || reload(vm, error);
 }
 

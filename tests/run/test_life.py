@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -144,6 +145,25 @@ def test_killed_qemu_leaves_nothing_to_mend(bare: Launcher) -> None:
     assert "does not run" in bare.bad(1, "console", "box")
     bare.good("start", "box")
     assert bare.state("box")["pid"] != pid
+
+
+def test_logout_leaves_it(quasar: Launcher, guest: Callable[[str], Any], tmp_path: Path) -> None:
+    """The session's folder goes when its user leaves; the VM stays, known and not started twice."""
+    session = tmp_path / "session"
+    session.mkdir()
+    quasar.environment |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(session)}
+    words = ["start", "box", "--kernel", guest("bare-x86_64").kernel, "--memory", "64M", "--net",
+             "none"]
+    user = Launcher(tmp_path, quasar.environment)
+    user.argv = lambda *words: [quasar.program, *map(str, words)]  # type: ignore[method-assign]
+    try:
+        user.good(*words)
+        shutil.rmtree(session)
+        pid = user.state("box")["pid"]
+        assert "is started already" in user.bad(4, "start", "box")
+        assert user.state("box")["pid"] == pid
+    finally:
+        user.good("delete", "--force", "box")
 
 
 def test_record_of_another_process(bare: Launcher) -> None:

@@ -231,19 +231,30 @@ def test_root_from_the_environment(dry: Launcher, tmp_path: Path) -> None:
     assert done.stdout == "web\n"
 
 
-@pytest.mark.parametrize("runtime", [True, False])
-def test_folders_of_the_user(dry: Launcher, tmp_path: Path, runtime: bool) -> None:
+def test_folders_of_the_user(dry: Launcher, tmp_path: Path) -> None:
+    """A VM outlives its user's session, and the folder of that session does not."""
     env = {**dry.environment, "XDG_CONFIG_HOME": str(tmp_path / "c"),
-           "XDG_STATE_HOME": str(tmp_path / "s")}
-    if runtime:
-        env["XDG_RUNTIME_DIR"] = str(tmp_path / "r")
+           "XDG_STATE_HOME": str(tmp_path / "s"), "XDG_RUNTIME_DIR": str(tmp_path / "r")}
     vms = tmp_path / "c" / "quasar" / "vms"
     vms.mkdir(parents=True)
     (vms / "web.conf").write_text(DEFINITION.format(1, 1))
     done = subprocess.run([dry.program, "show", "web", "--json"], env=env, check=True,
                           capture_output=True)
-    wanted = tmp_path / "r/quasar/web" if runtime else tmp_path / "s/quasar/run/web"
-    assert json.loads(done.stdout)["run-folder"] == str(wanted)
+    assert json.loads(done.stdout)["run-folder"] == str(tmp_path / "s/quasar/run/web")
+
+
+@pytest.mark.parametrize("boot, left", [("another", ["lock"]),
+                                        ("this", ["lock", "log", "process"])])
+def test_leftovers_of_another_boot(dry: Launcher, boot: str, left: list[str]) -> None:
+    define(dry, "web")
+    run = dry.run_folder("web")
+    run.mkdir(parents=True)
+    this = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (run / "process").write_text(
+        f"[process]\npid=12345\nstart=1\nboot={this if boot == 'this' else 'f' * 36}\n")
+    (run / "log").touch()
+    dry.good("set", "web", "memory=1G")
+    assert sorted(p.name for p in run.iterdir()) == left
 
 
 def on_terminal(launcher: Launcher, *words: str, **env: str) -> str:
