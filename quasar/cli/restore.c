@@ -204,12 +204,17 @@ static bool load(Restore *r, GError **error)
     }
     if (!qs_transfer_in(r->vm, r->file, state->offset, r->cli->cancellable, &own) ||
         (!opt_paused && !qs_vm_continue(r->vm, r->cli->cancellable, &own))) {
+        g_autofree char *what = NULL;
+        g_autofree char *hint = NULL;
+
+        qs_fail_split(own->message, &what, &hint);
         return qs_fail(error,
-                       g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED)
+                       g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED) ||
+                               g_error_matches(own, QS_VM_ERROR, QS_VM_ERROR_CANCELLED)
                            ? QS_VM_ERROR_CANCELLED
                            : QS_VM_ERROR_FAILED,
                        "only in its file", NULL, "\"%s\" was not restored: %s", qs_vm_name(r->vm),
-                       own->message);
+                       what);
     }
     return true;
 }

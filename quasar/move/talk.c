@@ -115,19 +115,16 @@ bool qs_talk_refuse(QsLines *lines, const GError *why)
 {
     JsonObject *message = qs_talk_message("refuse");
     g_autofree char *line = qs_fail_line(why->message);
-    char *hint = strstr(line, QS_FAIL_HINT);
-    char *state = strstr(line, QS_FAIL_STATE);
+    g_autofree char *what = NULL;
+    g_autofree char *hint = NULL;
 
+    qs_fail_split(line, &what, &hint);
     json_object_set_int_member(message, "code",
                                why->domain == QS_VM_ERROR ? why->code : QS_VM_ERROR_FAILED);
+    json_object_set_string_member(message, "words", what);
     if (hint != NULL) {
-        json_object_set_string_member(message, "hint", hint + strlen(QS_FAIL_HINT));
-        *hint = '\0';
+        json_object_set_string_member(message, "hint", hint);
     }
-    if (state != NULL) {
-        *state = '\0';
-    }
-    json_object_set_string_member(message, "words", line);
     return qs_talk_send(lines, message, NULL, NULL);
 }
 

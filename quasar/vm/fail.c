@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vm/fail.h"
 
+#include <string.h>
+
 /* clang-format off */
 G_DEFINE_QUARK(qs-vm-error-quark, qs_vm_error)
 /* clang-format on */
@@ -18,6 +20,16 @@ bool qs_fail(GError **error, QsVmError code, const char *state, const char *hint
                 state != NULL ? QS_FAIL_STATE : "", state != NULL ? state : "",
                 hint != NULL ? QS_FAIL_HINT : "", hint != NULL ? hint : "");
     return false;
+}
+
+void qs_fail_split(const char *message, char **ret_what, char **ret_hint)
+{
+    const char *state = strstr(message, QS_FAIL_STATE);
+    const char *hint = strstr(message, QS_FAIL_HINT);
+    const char *end = state != NULL ? state : hint;
+
+    *ret_what = end != NULL ? g_strndup(message, (gsize)(end - message)) : g_strdup(message);
+    *ret_hint = hint != NULL ? g_strdup(hint + strlen(QS_FAIL_HINT)) : NULL;
 }
 
 char *qs_fail_line(const char *message)

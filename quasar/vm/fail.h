@@ -28,6 +28,9 @@ GQuark qs_vm_error_quark(void);
 /* @state and @hint may be NULL. Returns false, for `return qs_fail(...)`. */
 bool qs_fail(GError **error, QsVmError code, const char *state, const char *hint,
              const char *format, ...) G_GNUC_PRINTF(5, 6);
+/* The parts of a message, for one that is told again elsewhere. @ret_hint: NULL when it has none.
+ */
+void qs_fail_split(const char *message, char **ret_what, char **ret_hint);
 /*
  * One line that a terminal shows and does not obey: messages carry words of QEMU, of files and of
  * definitions.

@@ -171,14 +171,40 @@ bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_
     return false;
 }
 
+/* The codes tell where the VM is, so it is looked at. */
+static bool fail_continue(QsVm *vm, QsQmp *qmp, const GError *why, GError **error)
+{
+    bool cancelled = g_error_matches(why, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED);
+    g_autofree char *state = NULL;
+    g_autofree char *hint = NULL;
+    bool known = qs_vm_tell(vm, qmp, &state);
+
+    if (!qs_vm_is_alive(vm)) {
+        g_autofree char *log = read_log(vm);
+
+        return qs_fail(error, QS_VM_ERROR_FAILED, state, NULL, "QEMU of \"%s\" ended: %s",
+                       qs_vm_name(vm), log);
+    }
+    if (!known) {
+        hint = g_strdup_printf("quasar-run stop --force %s ends it", qs_vm_name(vm));
+    } else if (!g_str_equal(state, QS_VM_RUNS)) {
+        hint = g_strdup_printf("quasar-run start %s lets it go on", qs_vm_name(vm));
+    }
+    return qs_fail(error,
+                   !known      ? QS_VM_ERROR_UNCERTAIN
+                   : cancelled ? QS_VM_ERROR_CANCELLED
+                               : QS_VM_ERROR_RUNS_HERE,
+                   state, hint, "\"%s\" was not told to go on: %s", qs_vm_name(vm), why->message);
+}
+
 bool qs_vm_continue(QsVm *vm, GCancellable *cancellable, GError **error)
 {
-    g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, START_TIMEOUT_MS, cancellable, error);
-    g_autoptr(JsonNode) done = NULL;
+    g_autoptr(GError) own = NULL;
+    g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, START_TIMEOUT_MS, cancellable, &own);
+    g_autoptr(JsonNode) done =
+        qmp == NULL ? NULL
+                    : qs_qmp_execute(qmp, "cont", NULL, qs_qmp_deadline(START_TIMEOUT_MS),
+                                     cancellable, &own);
 
-    if (qmp == NULL) {
-        return false;
-    }
-    done = qs_qmp_execute(qmp, "cont", NULL, qs_qmp_deadline(START_TIMEOUT_MS), cancellable, error);
-    return done != NULL;
+    return done != NULL || fail_continue(vm, qmp, own, error);
 }

@@ -15,6 +15,8 @@
 #define LIVE "live.conf"
 /* From the end of its monitor to that of QEMU. */
 #define END_MS 10000
+/* For the process of a monitor that is gone. */
+#define END_WAIT_MS 2000
 
 struct QsVm {
     QsStore *store; /* borrowed */
@@ -314,6 +316,31 @@ void qs_vm_inspect(QsVm *vm, guint wait_ms, QsVmInfo *ret_info)
         }
     }
     *ret_info = info;
+}
+
+bool qs_vm_tell(QsVm *vm, QsQmp *qmp, char **ret_state)
+{
+    g_autoptr(JsonObject) status =
+        qmp == NULL ? NULL : qs_qmp_query(qmp, "query-status", qs_qmp_deadline(END_MS), NULL, NULL);
+    const char *state = status != NULL ? state_of(qs_json_get_string(status, "status", NULL))
+                                       : ask_state(vm, END_MS);
+    QsProcess process;
+    int pidfd = state == NULL ? pin(vm, &process) : -1;
+
+    /* Without an answer it may be about to end. */
+    if (pidfd >= 0) {
+        qs_process_wait(pidfd, qs_qmp_deadline(END_WAIT_MS), NULL, NULL);
+        close(pidfd);
+    }
+    if (state == NULL) {
+        bool alive = qs_vm_is_alive(vm);
+
+        *ret_state = g_strdup(alive ? "it is here and does not answer" : "stopped");
+        return !alive;
+    }
+    *ret_state = g_str_equal(state, "running") ? g_strdup(QS_VM_RUNS)
+                                               : g_strdup_printf("it is %s here", state);
+    return true;
 }
 
 /* --- the end --- */

@@ -58,6 +58,12 @@ bool qs_vm_delete(QsVm *vm, GError **error);
 bool qs_vm_is_alive(const QsVm *vm);
 /* Asks QEMU for at most @wait_ms. */
 void qs_vm_inspect(QsVm *vm, guint wait_ms, QsVmInfo *ret_info);
+#define QS_VM_RUNS "it runs here"
+/*
+ * Where it is, in words for a person. @qmp (NULL: none is open): the answer comes after what was
+ * asked there. False: it is not known, and @ret_state says that.
+ */
+bool qs_vm_tell(QsVm *vm, QsQmp *qmp, char **ret_state);
 /* The definition that runs; NULL when none does. */
 QsDef *qs_vm_live_def(const QsVm *vm);
 
@@ -67,6 +73,7 @@ QsDef *qs_vm_live_def(const QsVm *vm);
  */
 bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_no_sandbox,
                   GError **error);
+/* When the guest does not go on, the error says where the VM is. */
 bool qs_vm_continue(QsVm *vm, GCancellable *cancellable, GError **error);
 /* Needs the lock. Asks the guest to power off and waits; QEMU stays when it does not. */
 bool qs_vm_power_off(QsVm *vm, guint timeout_s, GCancellable *cancellable, GError **error);

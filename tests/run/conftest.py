@@ -152,6 +152,28 @@ def quasar(dry: Launcher, host: Path) -> Iterator[Launcher]:
     dry.finish()
 
 
+class Fake(Launcher):
+    """A launcher whose QEMU is played by qemuplayer.py."""
+
+    def tell(self, **commands: Any) -> None:
+        """What becomes of commands from now on."""
+        script = Path(self.environment["FAKE_QEMU"])
+        fresh = script.with_suffix(".new")
+        fresh.write_text(json.dumps(commands))
+        fresh.replace(script)
+
+
+@pytest.fixture
+def fake(dry: Launcher, tmp_path: Path) -> Iterator[Fake]:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "qemu-system-x86_64").symlink_to(TOP / "tests" / "run" / "qemuplayer.py")
+    launcher = Fake(dry.root, {**dry.environment, "FAKE_QEMU": str(tmp_path / "told")})
+    launcher.tell()
+    yield launcher
+    launcher.tell()
+    launcher.finish()
+
+
 @pytest.fixture
 def bare(quasar: Launcher, guest: Callable[[str], Any]) -> Launcher:
     """The same, with a VM `box` that runs a program which talks on its console."""

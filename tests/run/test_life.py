@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launcher
+from conftest import Fake, Launcher
 
 from deadlines import Deadline
 
@@ -196,6 +196,41 @@ def test_killed_launcher(quasar: Launcher, guest: Callable[[str], Any]) -> None:
             quasar.good("start", "box")
         assert quasar.state("box")["state"] == "running"
         quasar.good("delete", "--force", "box")
+
+
+@pytest.mark.parametrize("told, status, words", [
+    ({"cont": "refuse"}, 4, "no cont today; state: it is paused here; hint: quasar-run start web"),
+    ({"cont": "die"}, 1, "state: stopped"),
+    ({"cont": "die", "query-status": "die"}, 1, "state: stopped"),
+])
+def test_a_start_that_does_not_go_on(fake: Fake, told: dict[str, str], status: int,
+                                     words: str) -> None:
+    fake.tell(**told)
+    assert words in fake.bad(status, "start", "web", "--memory", "64M")
+    if status == 4:     # it waits for who tries again
+        fake.tell()
+        assert "web was paused; it runs on" in fake.run("start", "web").stderr
+    else:
+        assert fake.good("list", "--format", "names") == ""
+
+
+@pytest.mark.parametrize("told, status, words", [
+    ({"cont": "silent"}, 130, "interrupted; state: it is paused here"),
+    ({"cont": "silent", "query-status": {"status": "running"}}, 130, "state: it runs here"),
+    ({"cont": "silent", "query-status": "silent"}, 6, "state: it is here and does not answer"),
+])
+def test_a_start_that_is_interrupted(fake: Fake, told: dict[str, Any], status: int,
+                                     words: str) -> None:
+    asked = Path(fake.environment["FAKE_QEMU"]).with_suffix(".asked")
+    fake.tell(**told)
+    process = fake.start("start", "web", "--memory", "64M", text=True)
+    deadline = Deadline(30, "cont")
+    while not asked.exists() or "cont" not in asked.read_text().split():
+        deadline.left()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status and words in errors, errors
 
 
 def test_two_at_once(quasar: Launcher, guest: Callable[[str], Any]) -> None:

@@ -50,8 +50,10 @@ static const Case cases[] = {
     { "continue", CONTINUE, HELLO EVENT("RESUME") DONE, NULL, "running", 0, NULL },
     { "continue-refused", CONTINUE,
       HELLO "{\"id\": 2, \"error\": {\"class\": \"GenericError\", \"desc\": \"Resetting the "
-            "Virtual Machine is required\"}}\r\n",
-      NULL, "running", QS_QMP_ERROR_COMMAND, "Resetting" },
+            "Virtual Machine is required\"}}\r\n"
+            "{\"return\": {\"status\": \"prelaunch\"}, \"id\": 3}\r\n",
+      NULL, "running", QS_VM_ERROR_RUNS_HERE,
+      "Resetting the Virtual Machine is required; state: it is paused here" },
     { "power-off", POWER_OFF, HELLO RUNS EVENT("POWERDOWN") DONE3, "system_powerdown", "stopped", 0,
       NULL },
     { "power-off-by-itself", POWER_OFF, HELLO, "query-status", "stopped", 0, NULL },
