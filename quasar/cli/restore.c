@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
 #include "vm/archive.h"
+#include "vm/foreign.h"
 #include "vm/transfer.h"
 
 #include <errno.h>
@@ -62,30 +63,6 @@ static bool has_section(const QsArchive *archive, const char *key)
 }
 
 /*
- * The file's forwards go with the file's network. They may be asked of this host alone: whom else
- * to listen for is for its owner to say.
- */
-static bool take_net(QsDef *def, GError **error)
-{
-    if (opt_net != NULL) {
-        return qs_def_set(def, "forward", "", error) && qs_def_set(def, "net", opt_net, error);
-    }
-    for (guint i = 0; def->forward != NULL && def->forward[i] != NULL; i++) {
-        QsForward f;
-
-        if (!qs_def_parse_forward(def->forward[i], &f, error)) {
-            return false;
-        }
-        if (!g_str_has_prefix(f.address, "127.")) {
-            return qs_fail(error, QS_VM_ERROR_REFUSED, NULL,
-                           "--net user leaves its forwards away; set forward= names new ones",
-                           "it would listen for other hosts: forward %s", def->forward[i]);
-        }
-    }
-    return true;
-}
-
-/*
  * The file is a stranger's, perhaps: no path, socket or right of this host may come from it. Each
  * file its definition names must be a section, in whose place a path of ours is put.
  */
@@ -115,13 +92,7 @@ static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
     if (archive->n_sections != wanted || !has_section(archive, "state")) {
         return refuse(error, "it holds something else than it should");
     }
-    if (opt_net == NULL && g_str_has_prefix(def->net, "socket:")) {
-        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL,
-                       "--net socket:PATH names the one of this host, --net user does without",
-                       "its network was a socket of another host");
-    }
-    return qs_def_set(def, "sandbox", "auto", error) && take_net(def, error) &&
-           qs_def_check(def, error);
+    return qs_foreign_disarm(def, opt_net, error);
 }
 
 static bool unpack_one(Restore *r, QsDef *def, const QsSection *section, GError **error)

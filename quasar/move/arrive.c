@@ -14,6 +14,7 @@
 #include "move/image.h"
 #include "move/session.h"
 #include "vm/args.h"
+#include "vm/foreign.h"
 #include "vm/run.h"
 
 #include <errno.h>
@@ -69,14 +70,7 @@ static bool disarm(Arrival *a, GError **error)
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "name it as it is called in QEMU's folder",
                        "firmware by a path cannot move");
     }
-    if (a->arrive->net == NULL && g_str_has_prefix(def->net, "socket:")) {
-        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL,
-                       "--net socket:PATH names the one of that host",
-                       "its network is a socket of the source's host");
-    }
-    return qs_def_set(def, "sandbox", "auto", error) && qs_def_set(def, "moved", "", error) &&
-           (a->arrive->net == NULL || qs_def_set(def, "net", a->arrive->net, error)) &&
-           qs_def_check(def, error);
+    return qs_foreign_disarm(def, a->arrive->net, error);
 }
 
 static bool check_memory(const Arrival *a, GError **error)

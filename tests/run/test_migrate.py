@@ -272,7 +272,10 @@ SOURCES: dict[str, tuple[list[Any], str]] = {
         definition=DEFINITION.format(net="none") + "firmware=/etc/passwd\n")],
         "firmware by a path"),
     "a socket": ([offer(definition=DEFINITION.format(net="socket:/run/agent"))],
-                 "a socket of the source"),
+                 "a socket of another host"),
+    "a port for other hosts": ([offer(
+        definition=DEFINITION.format(net="user") + "forward=0.0.0.0:80:80;\n")],
+        "listen for other hosts: forward 0.0.0.0:80:80"),
     "no such QEMU": ([offer()], "qemu-system-x86_64 is not on PATH"),
 }
 

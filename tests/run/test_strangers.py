@@ -54,6 +54,12 @@ def test_forwards(dry: Launcher, tmp_path: Path, words: list[str], text: str) ->
     assert text in dry.bad(2 if "x" in words else 3, "restore", file, *words)
 
 
+def test_a_mark_of_another_host(dry: Launcher, tmp_path: Path) -> None:
+    """That it was moved from where it was saved does not keep it from starting here."""
+    file = make(tmp_path / "f", DEFINITION + "moved=elsewhere\n")
+    assert "is not on PATH" in dry.bad(3, "restore", file)
+
+
 def test_forwards_of_this_host(dry: Launcher, tmp_path: Path) -> None:
     file = make(tmp_path / "f", DEFINITION.replace("net=none", "net=user") + "forward=2222:22;\n")
     assert "is not on PATH" in dry.bad(3, "restore", file)
