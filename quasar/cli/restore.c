@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "vm/archive.h"
 #include "vm/foreign.h"
+#include "vm/pieces.h"
 #include "vm/transfer.h"
 
 #include <errno.h>
@@ -33,7 +34,6 @@ typedef struct Restore {
     const char *file;
     int fd;
     char *folder; /* of the images; NULL until it was made */
-    GPtrArray *unpacked;
     bool defined;
 } Restore;
 
@@ -102,7 +102,6 @@ static bool unpack_one(Restore *r, QsDef *def, const QsSection *section, GError 
     if (!qs_archive_unpack(section, r->fd, path, r->cli->cancellable, error)) {
         return false;
     }
-    g_ptr_array_add(r->unpacked, g_strdup(path));
     if (g_str_has_prefix(section->key, "image")) {
         guint index = (guint)(section->key[5] - '0');
 
@@ -126,7 +125,7 @@ static bool make_folder(Restore *r, GError **error)
     if (strchr(folder, ';') != NULL) {
         return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL, "%s must not hold ';'", folder);
     }
-    if (g_mkdir_with_parents(parent, 0700) < 0 || g_mkdir(folder, 0700) < 0) {
+    if (g_mkdir_with_parents(parent, 0700) < 0 || !qs_pieces_make(r->vm, folder)) {
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "--images names another folder",
                        "cannot create %s: %s", folder, g_strerror(errno));
     }
@@ -161,6 +160,16 @@ static QsDef *unpack_all(Restore *r, GError **error)
     return g_steal_pointer(&def);
 }
 
+/* From the first instruction on, its files are those of a VM. */
+static bool take_in(Restore *r, guint64 offset, GError **error)
+{
+    if (!qs_transfer_in(r->vm, r->file, offset, r->cli->cancellable, error)) {
+        return false;
+    }
+    qs_pieces_keep(r->vm);
+    return opt_paused || qs_vm_continue(r->vm, r->cli->cancellable, error);
+}
+
 static bool load(Restore *r, GError **error)
 {
     const QsSection *state = find_state(r->archive);
@@ -173,8 +182,7 @@ static bool load(Restore *r, GError **error)
     if (no_sandbox) {
         qs_cli_say(r->cli, "note: this host offers no seccomp; QEMU runs without its sandbox");
     }
-    if (!qs_transfer_in(r->vm, r->file, state->offset, r->cli->cancellable, &own) ||
-        (!opt_paused && !qs_vm_continue(r->vm, r->cli->cancellable, &own))) {
+    if (!take_in(r, state->offset, &own)) {
         g_autofree char *what = NULL;
         g_autofree char *hint = NULL;
 
@@ -192,21 +200,28 @@ static bool load(Restore *r, GError **error)
 
 static void undo(Restore *r)
 {
-    if (r->defined && qs_vm_kill(r->vm, NULL)) {
-        qs_vm_delete(r->vm, NULL);
+    if (r->defined && !qs_vm_kill(r->vm, NULL)) {
+        return;
     }
-    for (guint i = 0; i < r->unpacked->len; i++) {
-        g_unlink(r->unpacked->pdata[i]);
-    }
+    qs_vm_delete(r->vm, NULL);
     if (r->folder != NULL) {
-        g_rmdir(r->folder);
+        qs_pieces_clear(r->folder);
     }
+}
+
+/* What a launcher left that died at this. While QEMU lives, it may still come. */
+static bool forget_pieces(Restore *r, GError **error)
+{
+    return !qs_pieces_pending(r->vm) || qs_vm_is_alive(r->vm) || qs_vm_forget(r->vm, error);
 }
 
 static bool restore(Restore *r, GError **error)
 {
     QsDef *def;
 
+    if (!forget_pieces(r, error)) {
+        return false;
+    }
     if (qs_vm_exists(r->vm)) {
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "--name gives it another name",
                        "there is a VM \"%s\" already", qs_vm_name(r->vm));
@@ -242,9 +257,7 @@ static bool run(QsCli *cli, char **words, GError **error)
     }
     r.archive = archive;
     r.vm = vm;
-    r.unpacked = g_ptr_array_new_with_free_func(g_free);
     done = restore(&r, error);
-    g_ptr_array_unref(r.unpacked);
     g_free(r.folder);
     close(r.fd);
     return done;

@@ -4,12 +4,12 @@
  * is on the disk does QEMU end. Whatever fails before that, the guest goes on here as it was.
  *
  * The rename is the decision: with it the VM is in the file, before it it is here. The run folder's
- * `saving` tells which file that is while this goes on, so that whoever comes after a crash can
- * tell. It does so by device and inode, which the rename keeps: another file of that name, put
- * there meanwhile, is no reason to end a VM.
+ * `saving` tells which file that is while this goes on (see vm/mark.h), so that whoever comes after
+ * a crash can tell.
  */
 #include "cli/cli.h"
 #include "vm/archive.h"
+#include "vm/mark.h"
 #include "vm/transfer.h"
 
 #include <errno.h>
@@ -31,58 +31,6 @@ typedef struct Save {
     bool was_running;
     bool stopped; /* by us */
 } Save;
-
-/* @fd: the file that is written; -1 when none is any more. */
-static bool mark(QsVm *vm, int fd, const char *file, GError **error)
-{
-    g_autofree char *path = qs_vm_run_file(vm, MARK);
-    g_autofree char *text = NULL;
-    struct stat info;
-
-    if (fd < 0) {
-        g_unlink(path);
-        return true;
-    }
-    if (fstat(fd, &info) < 0) {
-        return qs_fail_errno(error, errno, "cannot look at %s", file);
-    }
-    text = g_strdup_printf("%" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT " %s", (guint64)info.st_dev,
-                           (guint64)info.st_ino, file);
-    return g_file_set_contents(path, text, -1, error);
-}
-
-typedef struct Mark {
-    guint64 device, inode;
-    char *file;
-} Mark;
-
-/* False: nothing was being saved. A mark that makes no sense fits no file. */
-static bool read_mark(QsVm *vm, Mark *ret_mark)
-{
-    g_autofree char *path = qs_vm_run_file(vm, MARK);
-    g_autofree char *text = NULL;
-    g_auto(GStrv) words = NULL;
-
-    if (!g_file_get_contents(path, &text, NULL, NULL)) {
-        return false;
-    }
-    words = g_strsplit(text, " ", 3);
-    *ret_mark = (Mark){ 0 };
-    if (g_strv_length(words) == 3) {
-        ret_mark->device = g_ascii_strtoull(words[0], NULL, 10);
-        ret_mark->inode = g_ascii_strtoull(words[1], NULL, 10);
-        ret_mark->file = g_strdup(words[2]);
-    }
-    return true;
-}
-
-static bool is_marked(const Mark *m, const char *path)
-{
-    struct stat info;
-
-    return path != NULL && lstat(path, &info) == 0 && info.st_dev == m->device &&
-           info.st_ino == m->inode;
-}
 
 static bool check_images(const QsDef *def, GError **error)
 {
@@ -218,7 +166,7 @@ static bool go_on(Save *s, GError *failure, GError **error)
                 (qs_transfer_settle(s->vm, NULL) && (!s->was_running || ask(s, "cont", NULL)));
 
     g_unlink(s->partial);
-    mark(s->vm, -1, NULL, NULL);
+    qs_mark_drop(s->vm, MARK);
     if (!back) {
         return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or ended",
                        "quasar-run show tells which", "\"%s\" was not saved: %s", qs_vm_name(s->vm),
@@ -246,7 +194,8 @@ static bool save(Save *s, const char *file, GError **error)
         (fd = create(s->partial, error)) < 0) {
         return false;
     }
-    done = mark(s->vm, fd, file, &own) && pause_guest(s, &own) && write_file(s, file, fd, &own);
+    done = qs_mark_set(s->vm, MARK, fd, file, &own) && pause_guest(s, &own) &&
+           write_file(s, file, fd, &own);
     close(fd);
     if (!done) {
         return go_on(s, g_steal_pointer(&own), error);
@@ -258,11 +207,11 @@ static bool save(Save *s, const char *file, GError **error)
     return true;
 }
 
-static bool recover(QsCli *cli, QsVm *vm, const Mark *m, GError **error)
+static bool recover(QsCli *cli, QsVm *vm, const QsMark *m, GError **error)
 {
     g_autofree char *partial = m->file == NULL ? NULL : g_strconcat(m->file, ".partial", NULL);
 
-    if (is_marked(m, m->file)) {
+    if (qs_mark_fits(m, m->file)) {
         return qs_vm_kill(vm, error) &&
                qs_fail(error, QS_VM_ERROR_FAILED, "in that file", "quasar-run restore continues it",
                        "\"%s\" was saved in %s", qs_vm_name(vm), m->file);
@@ -271,26 +220,27 @@ static bool recover(QsCli *cli, QsVm *vm, const Mark *m, GError **error)
     if (!qs_transfer_settle(vm, error)) {
         return false;
     }
-    if (is_marked(m, partial)) {
+    if (qs_mark_fits(m, partial)) {
         g_unlink(partial);
     }
     if (!qs_vm_continue(vm, cli->cancellable, error)) {
         return false;
     }
     qs_cli_say(cli, "%s was being saved, which was interrupted; it runs on", qs_vm_name(vm));
-    return mark(vm, -1, NULL, error);
+    qs_mark_drop(vm, MARK);
+    return true;
 }
 
 bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
 {
-    Mark m;
+    QsMark m;
     bool done;
 
-    if (!read_mark(vm, &m)) {
+    if (!qs_mark_get(vm, MARK, &m)) {
         return false;
     }
     done = recover(cli, vm, &m, error);
-    g_free(m.file);
+    qs_mark_clear(&m);
     return done;
 }
 

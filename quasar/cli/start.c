@@ -2,6 +2,7 @@
 #include "cli/attach.h"
 #include "cli/cli.h"
 #include "cli/settings.h"
+#include "vm/pieces.h"
 
 #include <string.h>
 
@@ -128,9 +129,13 @@ static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
     if (!g_str_equal(info.state, "paused")) {
         g_autofree char *state = g_strdup_printf("%s here", info.state);
 
-        return qs_fail(error, QS_VM_ERROR_RUNS_HERE, state, NULL, "\"%s\" is started already",
-                       qs_vm_name(vm));
+        return qs_fail(error, QS_VM_ERROR_RUNS_HERE, state,
+                       qs_pieces_pending(vm) ? "if it does not come, delete --force removes it"
+                                             : NULL,
+                       "\"%s\" is started already", qs_vm_name(vm));
     }
+    /* A restored one is paused when it is whole. */
+    qs_pieces_keep(vm);
     if (!qs_vm_continue(vm, cli->cancellable, error)) {
         return false;
     }
@@ -187,7 +192,13 @@ static bool run(QsCli *cli, char **words, GError **error)
                watch(cli, vm, console, error);
     }
     vm = qs_vm_new(cli->store, name, error);
-    if (vm == NULL || !qs_vm_lock(vm, "start", error) || !define(cli, vm, error)) {
+    if (vm == NULL || !qs_vm_lock(vm, "start", error)) {
+        return false;
+    }
+    if (!qs_vm_exists(vm)) {
+        qs_pieces_remove(vm);
+    }
+    if (!define(cli, vm, error)) {
         return false;
     }
     if (!launch(cli, vm, &console, error)) {

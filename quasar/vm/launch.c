@@ -4,6 +4,7 @@
  * appear: the greeting comes, or the connection ends with the process.
  */
 #include "vm/args.h"
+#include "vm/pieces.h"
 #include "vm/run.h"
 #include "vm/vm.h"
 
@@ -42,7 +43,7 @@ static bool prepare(Start *s, GError **error)
     g_autofree char *live = qs_vm_run_file(s->vm, "live.conf");
     const char *run = qs_vm_run_folder(s->vm);
 
-    qs_run_sweep(run, "lock");
+    qs_vm_sweep(s->vm);
     switch (qs_run_hold(alive, &s->alive, error)) {
     case QS_RUN_HELD: break;
     case QS_RUN_BUSY:
@@ -124,7 +125,7 @@ static bool try_launch(Start *s, bool sandbox, bool incoming, GCancellable *canc
 
     close_ours(s);
     if (!done) {
-        qs_run_sweep(qs_vm_run_folder(s->vm), "lock");
+        qs_vm_sweep(s->vm);
     }
     return done;
 }
@@ -154,6 +155,13 @@ bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_
 
         return qs_fail(error, QS_VM_ERROR_REFUSED, "not here", hint, "\"%s\" left for %s",
                        qs_vm_name(vm), def->moved);
+    }
+    if (!incoming && qs_pieces_pending(vm)) {
+        g_autofree char *hint = g_strdup_printf(
+            "restore it again; quasar-run delete %s removes what there is", qs_vm_name(vm));
+
+        return qs_fail(error, QS_VM_ERROR_REFUSED, "where it comes from", hint,
+                       "\"%s\" is not here whole", qs_vm_name(vm));
     }
     if (!qs_def_check_files(def, error) || (qemu = qs_args_find_qemu(def->guest, error)) == NULL) {
         return false;

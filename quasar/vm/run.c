@@ -129,7 +129,7 @@ int qs_run_connect(const char *folder, const char *file, GError **error)
     return fd;
 }
 
-void qs_run_sweep(const char *folder, const char *keep)
+void qs_run_sweep(const char *folder, const char *const *keep)
 {
     g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
     const char *file;
@@ -137,7 +137,7 @@ void qs_run_sweep(const char *folder, const char *keep)
     while (dir != NULL && (file = g_dir_read_name(dir)) != NULL) {
         g_autofree char *path = g_build_filename(folder, file, NULL);
 
-        if (g_strcmp0(file, keep) != 0) {
+        if (keep == NULL || !g_strv_contains(keep, file)) {
             g_unlink(path);
         }
     }

@@ -17,7 +17,7 @@ bool qs_run_is_held(const char *path);
 int qs_run_listen(const char *folder, const char *file, GError **error);
 int qs_run_connect(const char *folder, const char *file, GError **error);
 
-/* Removes the folder's files but @keep (may be NULL), then, when none is kept, the folder. */
-void qs_run_sweep(const char *folder, const char *keep);
+/* Removes the folder's files but those in @keep; without such a list, the folder as well. */
+void qs_run_sweep(const char *folder, const char *const *keep);
 
 #endif

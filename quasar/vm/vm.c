@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vm/vm.h"
 
+#include "vm/pieces.h"
 #include "vm/run.h"
 
 #include <errno.h>
@@ -133,7 +134,7 @@ static void sweep_other_boot(const QsVm *vm)
 
     if (qs_process_load(&process, path, NULL) && !qs_process_is_of_this_boot(&process) &&
         !qs_vm_is_alive(vm)) {
-        qs_run_sweep(vm->run, LOCK);
+        qs_vm_sweep(vm);
     }
 }
 
@@ -198,7 +199,7 @@ bool qs_vm_define(QsVm *vm, QsDef *def, GError **error)
     return qs_vm_save(vm, error);
 }
 
-bool qs_vm_delete(QsVm *vm, GError **error)
+bool qs_vm_forget(QsVm *vm, GError **error)
 {
     if (qs_vm_is_alive(vm)) {
         return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it runs here",
@@ -207,8 +208,24 @@ bool qs_vm_delete(QsVm *vm, GError **error)
     if (g_unlink(vm->definition) < 0 && errno != ENOENT) {
         return qs_fail_errno(error, errno, "cannot remove %s", vm->definition);
     }
+    qs_pieces_remove(vm);
+    return true;
+}
+
+bool qs_vm_delete(QsVm *vm, GError **error)
+{
+    if (!qs_vm_forget(vm, error)) {
+        return false;
+    }
     qs_run_sweep(vm->run, NULL);
     return true;
+}
+
+void qs_vm_sweep(const QsVm *vm)
+{
+    static const char *const kept[] = { LOCK, QS_PIECES_NOTE, NULL };
+
+    qs_run_sweep(vm->run, kept);
 }
 
 /* --- what there is --- */
@@ -418,7 +435,7 @@ bool qs_vm_power_off(QsVm *vm, guint timeout_s, GCancellable *cancellable, GErro
         close(pidfd);
     }
     if (ended) {
-        qs_run_sweep(vm->run, LOCK);
+        qs_vm_sweep(vm);
     }
     return ended;
 }
@@ -435,7 +452,7 @@ bool qs_vm_kill(QsVm *vm, GError **error)
         return fail_unknown_process(vm, error);
     }
     if (pidfd < 0) {
-        qs_run_sweep(vm->run, LOCK);
+        qs_vm_sweep(vm);
         return true;
     }
     /* Asked first, QEMU writes what it has in its caches. */
@@ -453,6 +470,6 @@ bool qs_vm_kill(QsVm *vm, GError **error)
         return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "its process is being ended", NULL,
                        "QEMU of \"%s\" (process %d) does not end", vm->name, process.pid);
     }
-    qs_run_sweep(vm->run, LOCK);
+    qs_vm_sweep(vm);
     return true;
 }

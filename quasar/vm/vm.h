@@ -8,6 +8,7 @@
  *   process    which process that is
  *   live.conf  the definition it was started with
  *   monitor, query, console  sockets; log  what QEMU wrote
+ *   saving, pieces  work in progress, for who comes after a launcher that died at it
  * Whether the VM runs is the kernel's answer about `alive`, so a crash of either side needs no
  * repair: what is left behind is swept by the next start. Only the holder of `lock` uses `monitor`
  * and only it removes files; readers use `query` and wait for nobody long.
@@ -53,7 +54,12 @@ void qs_vm_unlock(QsVm *vm);
 bool qs_vm_define(QsVm *vm, QsDef *def, GError **error); /* takes @def */
 void qs_vm_set_def(QsVm *vm, QsDef *def); /* the same without a file, until qs_vm_save() */
 bool qs_vm_save(QsVm *vm, GError **error);
+/* The definition, and pieces of a VM that never came whole; the lock is still ours. */
+bool qs_vm_forget(QsVm *vm, GError **error);
+/* The same, and the run folder with the lock in it. */
 bool qs_vm_delete(QsVm *vm, GError **error);
+/* What a QEMU that has ended left in the run folder. */
+void qs_vm_sweep(const QsVm *vm);
 
 bool qs_vm_is_alive(const QsVm *vm);
 /* Asks QEMU for at most @wait_ms. */

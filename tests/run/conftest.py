@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,7 +161,16 @@ class Fake(Launcher):
         script = Path(self.environment["FAKE_QEMU"])
         fresh = script.with_suffix(".new")
         fresh.write_text(json.dumps(commands))
+        script.with_suffix(".asked").unlink(missing_ok=True)
         fresh.replace(script)
+
+    def wait_asked(self, command: str) -> None:
+        """Until this command came since the last tell()."""
+        asked = Path(self.environment["FAKE_QEMU"]).with_suffix(".asked")
+        deadline = Deadline(30, command)
+        while not asked.exists() or command not in asked.read_text().split():
+            deadline.left()
+            time.sleep(0.02)
 
 
 @pytest.fixture

@@ -221,13 +221,9 @@ def test_a_start_that_does_not_go_on(fake: Fake, told: dict[str, str], status: i
 ])
 def test_a_start_that_is_interrupted(fake: Fake, told: dict[str, Any], status: int,
                                      words: str) -> None:
-    asked = Path(fake.environment["FAKE_QEMU"]).with_suffix(".asked")
     fake.tell(**told)
     process = fake.start("start", "web", "--memory", "64M", text=True)
-    deadline = Deadline(30, "cont")
-    while not asked.exists() or "cont" not in asked.read_text().split():
-        deadline.left()
-        time.sleep(0.02)
+    fake.wait_asked("cont")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == status and words in errors, errors

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launcher
+from conftest import Fake, Launcher
 from test_save import BLOCK, START, digest_of, sealed
 
 DEFINITION = """[vm]
@@ -76,3 +76,74 @@ def test_an_image_with_another_behind_it(dry: Launcher, tmp_path: Path, backing:
                 image0=qcow2(backing, features))
     assert text in dry.bad(3, "restore", file)
     assert not list(dry.root.glob("images/*")) and not list(dry.root.glob("vms/*"))
+
+
+# A launcher that is killed while it restores
+
+
+def killed_restore(fake: Fake, file: Path) -> Path:
+    """Leaves a QEMU that was told to load and does not, and returns the folder of its files."""
+    fake.tell(**{"query-status": {"status": "inmigrate"}})
+    process = fake.start("restore", file)
+    fake.wait_asked("migrate-incoming")
+    process.kill()
+    process.wait()
+    return fake.root / "images" / "web"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return make(tmp_path / "f", DEFINITION + "kernel=/boot/vmlinuz\nimage=/srv/web;\n"
+                "image-format=raw;\n", kernel=b"k" * 1000, image0=bytes(4096))
+
+
+def test_killed_while_it_loads(fake: Fake, file: Path) -> None:
+    folder = killed_restore(fake, file)
+    assert sorted(p.name for p in folder.iterdir()) == ["image0", "kernel"]
+    assert "delete --force" in fake.bad(4, "start", "web")
+    assert "already" in fake.bad(3, "restore", file)
+    assert "cannot be deleted" in fake.bad(4, "delete", "web")
+    fake.good("delete", "--force", "web")
+    assert not folder.exists() and not fake.run_folder("web").exists()
+    assert fake.good("list", "--format", "names") == ""
+
+
+def test_killed_and_then_its_qemu_ended(fake: Fake, file: Path) -> None:
+    """Its disks are whole and its memory is not there: it must not start from them."""
+    folder = killed_restore(fake, file)
+    fake.good("stop", "--force", "web")
+    assert "restore it again" in fake.bad(3, "start", "web")
+    assert killed_restore(fake, file) == folder and folder.exists()
+    fake.good("stop", "--force", "web")
+    (folder / "notes").touch()      # not ours
+    fake.good("delete", "web")
+    assert [p.name for p in folder.iterdir()] == ["notes"]
+
+
+def test_killed_when_it_was_loaded(fake: Fake, file: Path) -> None:
+    """From the first instruction on the files are a VM's, which nothing removes."""
+    folder = killed_restore(fake, file)
+    fake.tell()
+    assert "it runs on" in fake.run("start", "web").stderr
+    fake.good("delete", "--force", "web")
+    assert sorted(p.name for p in folder.iterdir()) == ["image0", "kernel"]
+
+
+def test_killed_while_it_unpacks(fake: Fake, file: Path) -> None:
+    """There is no definition yet, and still a name by which the pieces go."""
+    folder = killed_restore(fake, file)
+    fake.good("stop", "--force", "web")
+    (fake.root / "vms" / "web.conf").unlink()
+    fake.good("delete", "web")
+    assert not folder.exists() and not fake.run_folder("web").exists()
+    fake.bad(1, "delete", "web")
+
+
+def test_another_folder_of_that_name(fake: Fake, file: Path) -> None:
+    folder = killed_restore(fake, file)
+    fake.good("stop", "--force", "web")
+    folder.rename(folder.with_name("aside"))
+    folder.mkdir()
+    (folder / "image0").touch()
+    assert "cannot create" in fake.bad(3, "restore", file)
+    assert (folder / "image0").exists()
