@@ -3,6 +3,7 @@
 #include "cli/progress.h"
 #include "move/depart.h"
 #include "move/remote.h"
+#include "move/settle.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -132,6 +133,9 @@ static bool check_vm(QsVm *vm, GError **error)
         return false;
     }
     close(fd);
+    if (!qs_move_settle(vm, error)) {
+        return false;
+    }
     qs_vm_inspect(vm, 10000, &info);
     return g_str_equal(info.state, "running") || g_str_equal(info.state, "paused") ||
            qs_fail(error, QS_VM_ERROR_REFUSED, info.state, NULL, "\"%s\" cannot move now",

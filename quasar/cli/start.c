@@ -2,6 +2,7 @@
 #include "cli/attach.h"
 #include "cli/cli.h"
 #include "cli/settings.h"
+#include "move/settle.h"
 #include "vm/pieces.h"
 
 #include <string.h>
@@ -112,10 +113,20 @@ static bool define(QsCli *cli, QsVm *vm, GError **error)
     return qs_vm_define(vm, def, error);
 }
 
-/* What a launcher that died between launch and continue left behind. */
+static bool fail_started(const QsVm *vm, const char *word, GError **error)
+{
+    g_autofree char *state = g_strdup_printf("%s here", word);
+
+    return qs_fail(error, QS_VM_ERROR_RUNS_HERE, state,
+                   qs_pieces_pending(vm) ? "if it does not come, delete --force removes it" : NULL,
+                   "\"%s\" is started already", qs_vm_name(vm));
+}
+
+/* What a launcher that died left behind: between launch and continue, or at a move. */
 static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
 {
     g_autoptr(GError) own = NULL;
+    bool moved = qs_vm_def(vm)->moved != NULL;
     QsVmInfo info;
 
     if (qs_save_recover(cli, vm, &own)) {
@@ -125,14 +136,17 @@ static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
         g_propagate_error(error, g_steal_pointer(&own));
         return false;
     }
+    if (moved && !qs_move_settle(vm, error)) {
+        return false;
+    }
     qs_vm_inspect(vm, 2000, &info);
+    if (moved && !g_str_equal(info.state, "paused")) {
+        qs_cli_say(cli, "%s is here (%s), and its definition knows it again", qs_vm_name(vm),
+                   info.state);
+        return true;
+    }
     if (!g_str_equal(info.state, "paused")) {
-        g_autofree char *state = g_strdup_printf("%s here", info.state);
-
-        return qs_fail(error, QS_VM_ERROR_RUNS_HERE, state,
-                       qs_pieces_pending(vm) ? "if it does not come, delete --force removes it"
-                                             : NULL,
-                       "\"%s\" is started already", qs_vm_name(vm));
+        return fail_started(vm, info.state, error);
     }
     /* A restored one is paused when it is whole. */
     qs_pieces_keep(vm);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Before the source is told "accept" nothing is touched; after it everything that is made is on a
- * list, and goes unless the VM came. The definition is written when QEMU says that the VM is here -
- * or that this is undecided, since then a person must find it. While QEMU says neither, it is
- * waited for, with or without a source to talk to: it is QEMUs that decide, and they have a
- * connection of their own.
+ * Before the source is told "accept" nothing is touched; after it everything that is made goes
+ * again unless the VM came. Until QEMU is started, what is made are pieces (see vm/pieces.h).
+ * Before anything can arrive the definition is written, marked as arriving: a launcher that dies
+ * later leaves a VM that has a name, and that `start` takes up where its QEMU says that it is here.
+ *
+ * QEMUs decide, and have a connection of their own. So while QEMU lives, it is only ended when it
+ * says that it failed, when nothing can reach it, or when the source says that it keeps the VM. If
+ * it ended by itself, the VM may have been here: nothing is removed unless the source says so.
  *
  * A source is a stranger: no path, socket or right of this host comes from it. Its files get names
  * of ours; a network that is a socket must be named on this side.
@@ -15,7 +18,7 @@
 #include "move/session.h"
 #include "vm/args.h"
 #include "vm/foreign.h"
-#include "vm/run.h"
+#include "vm/pieces.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +30,10 @@
 #define LOOK_MS 250
 /* For the first connection of the source's QEMU, and for its word after a failure. */
 #define IDLE_US (G_GINT64_CONSTANT(120) * G_USEC_PER_SEC)
+/* What was let in before the key went has said its first word by then. */
+#define CLOSED_US (G_GINT64_CONSTANT(5) * G_USEC_PER_SEC)
+/* For the source to find out that its session has ended, and to say so. */
+#define ALONE_US (G_GINT64_CONSTANT(150) * G_USEC_PER_SEC)
 /* What QEMU takes besides the guest's memory. */
 #define OVERHEAD_MIB 128u
 
@@ -35,9 +42,12 @@ typedef struct Arrival {
     QsLines *lines;
     QsOffer *offer;
     QsVm *vm;
-    char *folder; /* NULL until it was made */
-    GPtrArray *made;
+    QsDef *before; /* of a VM that left and comes back */
+    char *folder;  /* NULL until it was made */
     bool launched;
+    bool heard;     /* the source can still be talked with */
+    bool abandoned; /* the source keeps it */
+    gint64 ended;   /* when the source said that its QEMU has; 0 */
 } Arrival;
 
 /* --- what is looked at first --- */
@@ -54,12 +64,13 @@ static bool check_name(Arrival *a, GError **error)
     if (!qs_vm_exists(a->vm)) {
         return true;
     }
-    /* It left, and comes back. */
     there = qs_def_load(path, NULL);
-    return (there != NULL && there->moved != NULL &&
-            g_strcmp0(there->uuid, a->offer->def->uuid) == 0) ||
-           qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "delete or rename one of them",
-                   "there is a VM \"%s\" already", a->offer->name);
+    if (there == NULL || there->moved == NULL || g_strcmp0(there->uuid, a->offer->def->uuid) != 0) {
+        return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "delete or rename one of them",
+                       "there is a VM \"%s\" already", a->offer->name);
+    }
+    a->before = g_steal_pointer(&there);
+    return true;
 }
 
 static bool disarm(Arrival *a, GError **error)
@@ -160,7 +171,7 @@ static bool make_folder(Arrival *a, GError **error)
     for (guint i = 1; i < 1000; i++) {
         g_autofree char *folder = i == 1 ? g_strdup(base) : g_strdup_printf("%s-%u", base, i);
 
-        if (g_mkdir(folder, 0700) == 0) {
+        if (qs_pieces_make(a->vm, folder)) {
             a->folder = g_steal_pointer(&folder);
             return true;
         }
@@ -189,7 +200,7 @@ static bool fill_file(Arrival *a, int fd, const char *path, guint64 left, GError
 {
     while (left > 0) {
         g_autoptr(JsonObject) message =
-            qs_talk_expect(a->lines, "file", a->arrive->cancellable, error);
+            qs_talk_expect(a->lines, "file", QS_TALK_ANSWER_MS, a->arrive->cancellable, error);
         const char *data;
         g_autofree guint8 *bytes = NULL;
         gsize size = 0;
@@ -221,7 +232,6 @@ static bool take_files(Arrival *a, GError **error)
         if (fd < 0) {
             return qs_fail_errno(error, errno, "cannot create %s", path);
         }
-        g_ptr_array_add(a->made, g_strdup(path));
         done = fill_file(a, fd, path, file->size, error);
         close(fd);
         if (!done || !qs_def_set(a->offer->def, file->key, path, error)) {
@@ -242,7 +252,6 @@ static bool make_images(Arrival *a, GError **error)
         if (!qs_image_create(path, def->image_format[i], a->offer->disks[i].size, error)) {
             return false;
         }
-        g_ptr_array_add(a->made, g_strdup(path));
         g_free(def->image[i]);
         def->image[i] = g_steal_pointer(&path);
     }
@@ -307,6 +316,8 @@ static bool listen_for(Arrival *a, QsQmp *qmp, JsonObject *prepare, gint64 *ret_
     }
     where = json_object_new();
     json_object_set_string_member(where, "uri", uri);
+    /* Or QEMU would end, and what it knows with it. */
+    json_object_set_boolean_member(where, "exit-on-error", FALSE);
     /* With `cont` the guest goes on by itself when it is here, if it ran there. */
     if (!qs_move_secure(a->vm, qmp, key, true, error) || !qs_move_limit(qmp, &limits, error) ||
         !qs_move_execute(qmp, "cont", NULL, error)) {
@@ -315,6 +326,18 @@ static bool listen_for(Arrival *a, QsQmp *qmp, JsonObject *prepare, gint64 *ret_
     }
     return qs_move_execute(qmp, "migrate-incoming", where, error) &&
            read_port(qmp, ret_port, error);
+}
+
+/* From here on the files are those of a VM that has a name. */
+static bool enlist(Arrival *a, GError **error)
+{
+    qs_vm_set_def(a->vm, g_steal_pointer(&a->offer->def));
+    if (!qs_vm_mark_moved(a->vm, QS_DEF_ARRIVING, error)) {
+        return false;
+    }
+    qs_pieces_keep(a->vm);
+    /* The mark stays in the file alone: what QEMU is started with is the VM's. */
+    return qs_def_set(qs_vm_def(a->vm), "moved", "", error);
 }
 
 static bool prepare(Arrival *a, GError **error)
@@ -326,11 +349,11 @@ static bool prepare(Arrival *a, GError **error)
     gint64 port = 0;
 
     if (!make_folder(a, error) || !take_files(a, error) ||
-        (message = qs_talk_expect(a->lines, "prepare", a->arrive->cancellable, error)) == NULL ||
-        !make_images(a, error)) {
+        (message = qs_talk_expect(a->lines, "prepare", QS_TALK_ANSWER_MS, a->arrive->cancellable,
+                                  error)) == NULL ||
+        !make_images(a, error) || !enlist(a, error)) {
         return false;
     }
-    qs_vm_set_def(a->vm, g_steal_pointer(&a->offer->def));
     a->launched = true;
     if (!qs_vm_launch(a->vm, true, a->arrive->cancellable, &no_sandbox, error) ||
         (qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, error)) == NULL ||
@@ -345,114 +368,199 @@ static bool prepare(Arrival *a, GError **error)
 
 /* --- until it is here, or not --- */
 
-static void undo(Arrival *a)
+/* Whether nothing of it is left. */
+static bool undo(Arrival *a)
 {
     if (a->launched && !qs_vm_kill(a->vm, NULL)) {
-        return;
-    }
-    qs_run_sweep(qs_vm_run_folder(a->vm), NULL);
-    for (guint i = 0; i < a->made->len; i++) {
-        g_unlink(a->made->pdata[i]);
-    }
-    if (a->folder != NULL) {
-        g_rmdir(a->folder);
-    }
-}
-
-static bool keep(Arrival *a, QsQmp *qmp, bool undecided, GError **error)
-{
-    JsonObject *message = qs_talk_message("arrived");
-
-    json_object_set_boolean_member(message, "undecided", undecided);
-    if (!qs_vm_save(a->vm, error)) {
-        json_object_unref(message);
         return false;
     }
-    if (!undecided) {
-        qs_move_tidy(a->vm, qmp);
+    if (a->before == NULL) {
+        qs_vm_delete(a->vm, NULL);
+    } else {
+        qs_vm_set_def(a->vm, g_steal_pointer(&a->before));
+        qs_vm_save(a->vm, NULL);
+        qs_pieces_remove(a->vm);
+        qs_vm_sweep(a->vm);
     }
-    qs_talk_send(a->lines, message, NULL, NULL);
-    return !undecided ||
-           qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or it runs at the source",
+    if (a->folder != NULL) {
+        qs_pieces_clear(a->folder);
+    }
+    return true;
+}
+
+static bool keep(Arrival *a, QsQmp *qmp, GError **error)
+{
+    g_autoptr(GError) own = NULL;
+
+    qs_move_tidy(a->vm, qmp);
+    if (!qs_vm_mark_moved(a->vm, NULL, &own)) {
+        return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it is on the host it was moved to",
+                       "quasar-run start takes it up there", "\"%s\" arrived; its definition: %s",
+                       qs_vm_name(a->vm), own->message);
+    }
+    qs_talk_send(a->lines, qs_talk_message("arrived"), NULL, NULL);
+    return true;
+}
+
+/* Its definition stays marked. */
+static bool keep_undecided(Arrival *a, GError **error)
+{
+    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or it runs at the source",
                    "when the source is known to have ended, quasar-resolve in QEMU's monitor",
                    "\"%s\" was loaded whole and nobody said that it may run", qs_vm_name(a->vm));
 }
 
-/* One look at the source's words. False when there will be none any more. */
-static bool hear(Arrival *a, bool *ret_abandoned)
-{
-    g_autoptr(GError) own = NULL;
-    g_autoptr(JsonObject) message =
-        qs_talk_receive(a->lines, LOOK_MS, a->arrive->cancellable, &own);
-
-    *ret_abandoned = message != NULL && g_str_equal(qs_talk_says(message), "abandon");
-    return message != NULL || g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_TIMEOUT);
-}
-
 static bool give_up(Arrival *a, const char *why, GError **error)
 {
-    undo(a);
-    qs_talk_send(a->lines, qs_talk_message("removed"), NULL, NULL);
-    return qs_fail(error, QS_VM_ERROR_FAILED, "at the source; nothing of it is left here", NULL,
-                   "\"%s\" did not come: %s", qs_vm_name(a->vm), why);
+    bool gone = undo(a);
+
+    if (gone) {
+        qs_talk_send(a->lines, qs_talk_message("removed"), NULL, NULL);
+    }
+    return qs_fail(error, QS_VM_ERROR_FAILED,
+                   gone ? "at the source; nothing of it is left here"
+                        : "at the source; its copy here does not end",
+                   NULL, "\"%s\" did not come: %s", qs_vm_name(a->vm), why);
 }
 
-/* With nothing received the machine is not here, and ending QEMU leaves it at the source. */
-static bool is_over(const QsMoveInfo *info)
+/* One look at the source's words. */
+static void hear(Arrival *a)
 {
-    return info->where == QS_WHERE_NONE ||
-           (info->where == QS_WHERE_PEER &&
-            (g_str_equal(info->stage, "failed") || info->received == 0));
+    g_autoptr(GError) own = NULL;
+    g_autoptr(JsonObject) message = NULL;
+
+    if (!a->heard) {
+        g_usleep(LOOK_MS * 1000);
+        return;
+    }
+    message = qs_talk_receive(a->lines, LOOK_MS, a->arrive->cancellable, &own);
+    if (message != NULL && g_str_equal(qs_talk_says(message), "abandon")) {
+        a->abandoned = true;
+    } else if (message != NULL && g_str_equal(qs_talk_says(message), "ended") && a->ended == 0) {
+        a->ended = g_get_monotonic_time();
+    }
+    a->heard = message != NULL || g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_TIMEOUT);
+}
+
+/* The session was over before it was decided; or there was none, and none can come any more. */
+static bool is_over(Arrival *a, const QsMoveInfo *info, gint64 began, gint64 *closed)
+{
+    gint64 now = g_get_monotonic_time();
+    bool waited = !a->heard || now - began > IDLE_US;
+
+    if (info->where == QS_WHERE_PEER && g_str_equal(info->stage, "failed")) {
+        return waited;
+    }
+    /* Not voted yet, and nobody is left to decide. */
+    if (info->where == QS_WHERE_PEER && a->ended != 0) {
+        return true;
+    }
+    if (!waited || info->received != 0 || info->where == QS_WHERE_UNDECIDED) {
+        *closed = 0;
+        return false;
+    }
+    /* Without its key QEMU lets nobody in; who came before that is heard of soon. */
+    if (*closed == 0) {
+        qs_move_drop_key(a->vm);
+        *closed = now;
+    }
+    return now - *closed > CLOSED_US;
+}
+
+/* QEMU is gone, and whether the VM was here before that is for the source to say. */
+static bool end_alone(Arrival *a, GError **error)
+{
+    gint64 until = g_get_monotonic_time() + ALONE_US;
+
+    while (a->heard && !a->abandoned && a->ended == 0 && g_get_monotonic_time() < until) {
+        hear(a);
+    }
+    if (a->abandoned) {
+        return give_up(a, "QEMU ended on the other host", error);
+    }
+    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "at the source, or stopped here",
+                   "when it is not at the source, quasar-run set moved= lets it start here",
+                   "the QEMU that \"%s\" came to has ended", qs_vm_name(a->vm));
+}
+
+/* A QEMU that is silent is asked again: it may hold the VM. */
+static bool look(Arrival *a, QsQmp **qmp, QsMoveInfo *ret_info)
+{
+    if (*qmp != NULL && qs_move_query(*qmp, ret_info, NULL)) {
+        return true;
+    }
+    g_clear_pointer(qmp, qs_qmp_free);
+    *qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, NULL);
+    return *qmp != NULL && qs_move_query(*qmp, ret_info, NULL);
+}
+
+/* A last word of the source's QEMU may still be on its way. */
+static bool is_silent(const Arrival *a)
+{
+    return !a->heard || (a->ended != 0 && g_get_monotonic_time() - a->ended > CLOSED_US);
 }
 
 static bool watch(Arrival *a, GError **error)
 {
-    g_autoptr(QsQmp) qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, NULL);
-    gint64 since = g_get_monotonic_time();
-    bool heard = true, abandoned = false, doubt = false;
-    QsMoveInfo info;
+    g_autoptr(QsQmp) qmp = NULL;
+    gint64 began = g_get_monotonic_time(), closed = 0;
+    QsMoveInfo info = { .where = QS_WHERE_NONE };
 
-    while (qmp != NULL && qs_move_query(qmp, &info, NULL)) {
-        doubt = info.where == QS_WHERE_UNDECIDED;
-        if (info.where == QS_WHERE_HERE) {
-            return keep(a, qmp, false, error);
+    a->heard = true;
+    for (;;) {
+        bool known = look(a, &qmp, &info);
+
+        if (!known && !qs_vm_is_alive(a->vm)) {
+            return end_alone(a, error);
         }
-        if (!is_over(&info)) {
-            since = g_get_monotonic_time();
+        if (known && info.where == QS_WHERE_HERE) {
+            return keep(a, qmp, error);
         }
-        if (doubt && (abandoned || !heard)) {
-            return keep(a, qmp, true, error);
+        if (known && info.where == QS_WHERE_UNDECIDED && !a->abandoned && is_silent(a)) {
+            return keep_undecided(a, error);
         }
-        if (is_over(&info) && (abandoned || !heard || g_get_monotonic_time() - since > IDLE_US)) {
+        if (a->abandoned || (known && is_over(a, &info, began, &closed))) {
+            /* Or it would be in the way of who ends QEMU. */
+            g_clear_pointer(&qmp, qs_qmp_free);
             return give_up(a, *info.reason != '\0' ? info.reason : "the source gave it up", error);
         }
-        if (heard) {
-            bool now = false;
-
-            heard = hear(a, &now);
-            abandoned = abandoned || now;
-        } else {
-            g_usleep(LOOK_MS * 1000);
-        }
+        hear(a);
     }
-    return doubt ? keep(a, NULL, true, error) : give_up(a, "QEMU ended here", error);
 }
 
+/* What an earlier launcher left half made under this name goes: nothing of it ever ran. */
+static bool take_name(Arrival *a, GError **error)
+{
+    return a->offer->only_check || !qs_pieces_pending(a->vm) || qs_vm_exists(a->vm) ||
+           qs_vm_forget(a->vm, error);
+}
+
+/* With the lock, or another could take the name between the look and the accept. */
 static bool accept_offer(Arrival *a, GError **error)
 {
     g_autoptr(JsonObject) message =
-        qs_talk_expect(a->lines, "offer", a->arrive->cancellable, error);
+        qs_talk_expect(a->lines, "offer", QS_TALK_ANSWER_MS, a->arrive->cancellable, error);
 
     a->offer = message == NULL ? NULL : qs_offer_unpack(message, error);
     a->vm = a->offer == NULL ? NULL : qs_vm_new(a->arrive->store, a->offer->name, error);
-    return a->vm != NULL && check(a, error) &&
-           (a->offer->only_check || qs_vm_lock(a->vm, "receive", error)) &&
-           qs_talk_send(a->lines, qs_talk_message("accept"), a->arrive->cancellable, error);
+    if (a->vm == NULL || (!a->offer->only_check && !qs_vm_lock(a->vm, "receive", error))) {
+        return false;
+    }
+    if (check(a, error) && take_name(a, error)) {
+        return true;
+    }
+    /* The lock's folder, unless it was there for something. */
+    if (!a->offer->only_check && !qs_vm_exists(a->vm) && !qs_vm_is_alive(a->vm) &&
+        !qs_pieces_pending(a->vm)) {
+        qs_vm_delete(a->vm, NULL);
+    }
+    return false;
 }
 
 static bool arrive_whole(Arrival *a, GError **error)
 {
     g_autofree char *theirs = NULL;
+    bool ready;
 
     if (!qs_talk_send_hello(a->lines, a->arrive->version, a->arrive->cancellable, error) ||
         (theirs = qs_talk_expect_hello(a->lines, a->arrive->version, a->arrive->cancellable,
@@ -460,10 +568,11 @@ static bool arrive_whole(Arrival *a, GError **error)
         !accept_offer(a, error)) {
         return false;
     }
+    ready = qs_talk_send(a->lines, qs_talk_message("accept"), a->arrive->cancellable, error);
     if (a->offer->only_check) {
-        return true;
+        return ready;
     }
-    if (!prepare(a, error)) {
+    if (!ready || !prepare(a, error)) {
         undo(a);
         return false;
     }
@@ -472,9 +581,7 @@ static bool arrive_whole(Arrival *a, GError **error)
 
 bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **error)
 {
-    Arrival a = { .arrive = arrive,
-                  .lines = lines,
-                  .made = g_ptr_array_new_with_free_func(g_free) };
+    Arrival a = { .arrive = arrive, .lines = lines };
     g_autoptr(GError) own = NULL;
     bool done = arrive_whole(&a, &own);
 
@@ -485,7 +592,7 @@ bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **
     qs_lines_free(lines);
     qs_vm_free(a.vm);
     qs_offer_free(a.offer);
-    g_ptr_array_unref(a.made);
+    qs_def_free(a.before);
     g_free(a.folder);
     return done;
 }

@@ -4,6 +4,7 @@
  * that the move failed: a launcher that dies in between leaves a VM that goes on where its QEMUs
  * decided, and that nobody starts here a second time. What the other launcher says changes nothing
  * about where the VM is; that is asked from the QEMU here, which knows or says that it does not.
+ * Only of a QEMU that has ended here does the other side know more.
  */
 #include "move/depart.h"
 
@@ -23,7 +24,11 @@
 #define DOUBT_US (G_GINT64_CONSTANT(30) * G_USEC_PER_SEC)
 /* For the two QEMUs to meet. */
 #define MEET_US (G_GINT64_CONSTANT(30) * G_USEC_PER_SEC)
+/* For a QEMU here that does not answer. */
+#define SILENT_US (G_GINT64_CONSTANT(300) * G_USEC_PER_SEC)
 #define FORCED_DOWNTIME_MS 2000000
+
+typedef enum End { END_DECIDED, END_DIED, END_UNKNOWN } End;
 
 typedef struct Departure {
     const QsDepart *depart;
@@ -31,7 +36,7 @@ typedef struct Departure {
     QsLines *lines; /* of the remote */
     QsOffer *offer;
     gint64 began;
-    bool cancelled, timed_out, unreached;
+    bool agreed, cancelled, timed_out, unreached;
 } Departure;
 
 /* --- the offer --- */
@@ -138,7 +143,7 @@ static bool agree(Departure *d, GError **error)
         !qs_talk_send(d->lines, qs_offer_pack(d->offer), depart->cancellable, error)) {
         return false;
     }
-    answer = qs_talk_expect(d->lines, "accept", depart->cancellable, error);
+    answer = qs_talk_expect(d->lines, "accept", QS_TALK_LAUNCH_MS, depart->cancellable, error);
     return answer != NULL;
 }
 
@@ -158,7 +163,8 @@ static bool ask_to_listen(Departure *d, const char *address, const char *key, gu
     if (!qs_talk_send(d->lines, message, d->depart->cancellable, error)) {
         return false;
     }
-    answer = qs_talk_expect(d->lines, "listening", d->depart->cancellable, error);
+    answer =
+        qs_talk_expect(d->lines, "listening", QS_TALK_LAUNCH_MS, d->depart->cancellable, error);
     if (answer == NULL) {
         return false;
     }
@@ -169,23 +175,31 @@ static bool ask_to_listen(Departure *d, const char *address, const char *key, gu
 
 /* --- the move --- */
 
+/* False, and @ret_begun: it may be under way all the same, since QEMU did not answer. */
 static bool begin(Departure *d, QsQmp *qmp, const char *address, guint64 port, const char *key,
-                  GError **error)
+                  bool *ret_begun, GError **error)
 {
     bool brackets = strchr(address, ':') != NULL;
     g_autofree char *uri = g_strdup_printf("quasar:%s%s%s:%" G_GUINT64_FORMAT, brackets ? "[" : "",
                                            address, brackets ? "]" : "", port);
-    JsonObject *where = json_object_new();
+    g_autoptr(GError) own = NULL;
+    JsonObject *where;
 
-    json_object_set_string_member(where, "uri", uri);
     if (!qs_move_secure(d->depart->vm, qmp, key, false, error) ||
         !qs_move_limit(qmp, &d->depart->limits, error) ||
-        !qs_def_set(qs_vm_def(d->depart->vm), "moved", d->depart->host, error) ||
-        !qs_vm_save(d->depart->vm, error)) {
-        json_object_unref(where);
+        !qs_vm_mark_moved(d->depart->vm, d->depart->host, error)) {
         return false;
     }
-    return qs_move_execute(qmp, "migrate", where, error);
+    where = json_object_new();
+    json_object_set_string_member(where, "uri", uri);
+    *ret_begun = qs_move_execute(qmp, "migrate", where, &own) ||
+                 !(g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_COMMAND) ||
+                   g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_UNKNOWN));
+    if (own != NULL) {
+        g_propagate_error(error, g_steal_pointer(&own));
+        return false;
+    }
+    return true;
 }
 
 static void force(QsQmp *qmp)
@@ -221,29 +235,61 @@ static void steer(Departure *d, QsQmp *qmp, const QsMoveInfo *info)
     }
 }
 
-/* Until QEMU says how it ended. False: it ended itself, or nothing can be known. */
-static bool follow(Departure *d, QsQmp *qmp, QsMoveInfo *ret_info)
+/* A QEMU that is silent is asked again. */
+static bool look(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
+{
+    if (*qmp != NULL && qs_move_query(*qmp, ret_info, NULL)) {
+        return true;
+    }
+    g_clear_pointer(qmp, qs_qmp_free);
+    *qmp = qs_vm_monitor(d->depart->vm, QS_TALK_ANSWER_MS, NULL, NULL);
+    return *qmp != NULL && qs_move_query(*qmp, ret_info, NULL);
+}
+
+static void wait_stage(QsQmp *qmp)
 {
     static const char *const names[] = { "QUASAR_STAGE", NULL };
-    gint64 sure = g_get_monotonic_time();
+    g_autoptr(GError) own = NULL;
+    g_autoptr(QsQmpEvent) event =
+        qmp == NULL ? NULL : qs_qmp_wait_event(qmp, names, qs_qmp_deadline(LOOK_MS), NULL, &own);
 
-    for (;;) {
-        g_autoptr(QsQmpEvent) event =
-            qs_qmp_wait_event(qmp, names, qs_qmp_deadline(LOOK_MS), NULL, NULL);
+    if (event == NULL && !g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_TIMEOUT)) {
+        g_usleep(LOOK_MS * 1000);
+    }
+}
+
+/* Until QEMU says how it ended. */
+static End follow(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
+{
+    gint64 sure = g_get_monotonic_time(), heard = sure;
+
+    for (;; wait_stage(*qmp)) {
+        bool known = look(d, qmp, ret_info);
         gint64 now = g_get_monotonic_time();
 
-        if (!qs_move_query(qmp, ret_info, NULL)) {
-            return false;
+        if (!known) {
+            if (!qs_vm_is_alive(d->depart->vm)) {
+                return END_DIED;
+            }
+            if (now - heard > SILENT_US) {
+                return END_UNKNOWN;
+            }
+            continue;
         }
+        heard = now;
         d->depart->progress(ret_info, d->depart->opaque);
         if (g_str_equal(ret_info->stage, "done") || g_str_equal(ret_info->stage, "failed")) {
-            return true;
+            return END_DECIDED;
+        }
+        /* It was told to begin, and knows of no session. */
+        if (ret_info->where == QS_WHERE_NONE && now - d->began > MEET_US) {
+            return END_DECIDED;
         }
         sure = ret_info->where == QS_WHERE_UNDECIDED ? sure : now;
         if (now - sure > DOUBT_US) {
-            return false;
+            return END_UNKNOWN;
         }
-        steer(d, qmp, ret_info);
+        steer(d, *qmp, ret_info);
     }
 }
 
@@ -257,52 +303,116 @@ static bool fail_uncertain(const Departure *d, GError **error)
                    "it is not known whether \"%s\" arrived at %s", d->offer->name, d->depart->host);
 }
 
+static const char *why_not(const Departure *d, const char *reason)
+{
+    return d->timed_out      ? "it took longer than --timeout allows"
+           : d->unreached    ? "the two QEMUs do not reach each other; --data-address tells where"
+           : *reason != '\0' ? reason
+                             : "QEMU gives no reason";
+}
+
+/* QEMU has said that it holds the VM, and then nobody else will. */
 static bool stay(Departure *d, QsQmp *qmp, const char *reason, GError **error)
 {
     const QsDepart *depart = d->depart;
+    g_autoptr(GError) own = NULL;
     g_autoptr(JsonObject) answer = NULL;
+    g_autofree char *state = NULL;
+    g_autofree char *hint = NULL;
 
     qs_move_tidy(depart->vm, qmp);
+    if (!qs_vm_mark_moved(depart->vm, NULL, &own)) {
+        hint = g_strdup_printf("quasar-run set %s moved= before its next start", d->offer->name);
+    }
     qs_talk_send(d->lines, qs_talk_message("abandon"), NULL, NULL);
     answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, NULL);
-    if (!qs_def_set(qs_vm_def(depart->vm), "moved", "", error) || !qs_vm_save(depart->vm, error)) {
-        return false;
-    }
+    qs_vm_tell(depart->vm, qmp, &state);
     if (d->cancelled) {
-        return qs_fail(error, QS_VM_ERROR_CANCELLED, "it runs here", NULL,
+        return qs_fail(error, QS_VM_ERROR_CANCELLED, state, hint,
                        "the move of \"%s\" was given up on request", d->offer->name);
     }
-    return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it runs here", NULL, "\"%s\" was not moved: %s",
-                   d->offer->name,
-                   d->timed_out ? "it took longer than --timeout allows"
-                   : d->unreached
-                       ? "the two QEMUs do not reach each other; --data-address tells where"
-                   : *reason != '\0' ? reason
-                                     : "QEMU gives no reason");
+    return qs_fail(error, QS_VM_ERROR_RUNS_HERE, state, hint, "\"%s\" was not moved: %s",
+                   d->offer->name, why_not(d, reason));
+}
+
+/* Images are files that the VM leaves behind; a device is its owner's. */
+static bool remove_all(Departure *d, GError **error)
+{
+    for (guint i = 0; i < d->offer->n_disks; i++) {
+        if (g_file_test(d->offer->def->image[i], G_FILE_TEST_IS_REGULAR)) {
+            g_unlink(d->offer->def->image[i]);
+        }
+    }
+    return qs_vm_delete(d->depart->vm, error);
 }
 
 static bool leave(Departure *d, GError **error)
 {
     const QsDepart *depart = d->depart;
-    g_autoptr(JsonObject) answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, NULL);
+    g_autoptr(GError) own = NULL;
+    g_autoptr(JsonObject) answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, &own);
     bool kept = answer != NULL && g_str_equal(qs_talk_says(answer), "arrived");
+    g_autofree char *what = NULL;
+    g_autofree char *hint = NULL;
 
     if (!qs_vm_kill(depart->vm, error)) {
         return false;
     }
-    if (!kept) {
-        return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "on the other host, with its QEMU",
-                       "look there with quasar-run show; nothing was removed here",
-                       "\"%s\" moved to %s, whose launcher did not say that it keeps it",
-                       d->offer->name, depart->host);
+    if (kept) {
+        return !depart->remove || remove_all(d, error);
     }
-    if (!depart->remove) {
+    qs_fail_split(own != NULL ? own->message : "it says something else", &what, &hint);
+    g_free(hint);
+    hint = g_strdup_printf("quasar-run start %s there takes it up; nothing was removed here",
+                           d->offer->name);
+    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "on the other host, with its QEMU", hint,
+                   "\"%s\" moved to %s, whose launcher did not say that it keeps it (%s)",
+                   d->offer->name, depart->host, what);
+}
+
+/* It cannot run here any more; did it get there before? */
+static bool die(Departure *d, GError **error)
+{
+    const QsDepart *depart = d->depart;
+    g_autoptr(JsonObject) answer = NULL;
+    g_autoptr(GError) own = NULL;
+    const char *says;
+
+    qs_talk_send(d->lines, qs_talk_message("ended"), NULL, NULL);
+    answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, NULL);
+    says = answer == NULL ? "" : qs_talk_says(answer);
+    if (g_str_equal(says, "arrived")) {
+        qs_vm_sweep(depart->vm);
         return true;
     }
-    for (guint i = 0; i < d->offer->n_disks; i++) {
-        g_unlink(d->offer->def->image[i]);
+    if (!g_str_equal(says, "removed")) {
+        return fail_uncertain(d, error);
     }
-    return qs_vm_delete(depart->vm, error);
+    qs_vm_sweep(depart->vm);
+    qs_vm_mark_moved(depart->vm, NULL, &own);
+    return qs_fail(error, QS_VM_ERROR_FAILED, "stopped here, and not on the other host",
+                   own == NULL ? "quasar-run start starts it anew"
+                               : "quasar-run set moved= lets it start here",
+                   "\"%s\" was not moved: its QEMU ended", d->offer->name);
+}
+
+/* From the word to begin on; takes @qmp. */
+static bool carry(Departure *d, QsQmp *qmp, GError **error)
+{
+    g_autoptr(QsQmp) own = qmp;
+    QsMoveInfo info = { .where = QS_WHERE_NONE, .stage = "prepare" };
+
+    switch (follow(d, &own, &info)) {
+    case END_DIED: return die(d, error);
+    case END_UNKNOWN: return fail_uncertain(d, error);
+    case END_DECIDED: break;
+    }
+    if (info.where == QS_WHERE_HERE || info.where == QS_WHERE_NONE) {
+        return stay(d, own, info.reason, error);
+    }
+    /* Or it would be in the way of who ends QEMU. */
+    g_clear_pointer(&own, qs_qmp_free);
+    return info.where == QS_WHERE_PEER ? leave(d, error) : fail_uncertain(d, error);
 }
 
 static bool move(Departure *d, GError **error)
@@ -312,26 +422,18 @@ static bool move(Departure *d, GError **error)
     g_autofree char *key = address == NULL ? NULL : qs_move_key_new(error);
     g_autoptr(QsQmp) qmp = NULL;
     g_autoptr(GError) own = NULL;
-    QsMoveInfo info = { .where = QS_WHERE_NONE };
     guint64 port = 0;
+    bool begun = false;
 
     if (key == NULL || !send_files(d, error) || !ask_to_listen(d, address, key, &port, error) ||
         (qmp = qs_vm_monitor(d->depart->vm, QS_TALK_ANSWER_MS, NULL, error)) == NULL) {
         return false;
     }
     d->began = g_get_monotonic_time();
-    if (!begin(d, qmp, address, port, key, &own)) {
+    if (!begin(d, qmp, address, port, key, &begun, &own) && !begun) {
         return stay(d, qmp, own->message, error);
     }
-    if (!follow(d, qmp, &info)) {
-        return fail_uncertain(d, error);
-    }
-    g_clear_pointer(&qmp, qs_qmp_free);
-    if (info.where == QS_WHERE_PEER) {
-        return leave(d, error);
-    }
-    qmp = qs_vm_monitor(d->depart->vm, QS_TALK_ANSWER_MS, NULL, error);
-    return qmp != NULL && stay(d, qmp, info.reason, error);
+    return carry(d, g_steal_pointer(&qmp), error);
 }
 
 /* What happened before anything was touched, in the words of this end. */
@@ -339,6 +441,7 @@ static bool fail_early(const Departure *d, GError *why, GError **error)
 {
     g_autoptr(GError) own = why;
     bool cancelled = g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED);
+    bool lost = !d->agreed && g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_LOST);
 
     if (own->domain == QS_VM_ERROR) {
         g_propagate_error(error, g_steal_pointer(&own));
@@ -346,7 +449,7 @@ static bool fail_early(const Departure *d, GError *why, GError **error)
     }
     return qs_fail(error, cancelled ? QS_VM_ERROR_CANCELLED : QS_VM_ERROR_FAILED,
                    "it is here as it was",
-                   cancelled ? NULL : "quasar-run must be on the PATH of that host's shell",
+                   lost ? "quasar-run must be on the PATH of that host's shell" : NULL,
                    "\"%s\" was not moved: %s", qs_vm_name(d->depart->vm), own->message);
 }
 
@@ -359,7 +462,8 @@ bool qs_depart(const QsDepart *depart, GError **error)
     if (d.offer == NULL) {
         return false;
     }
-    done = agree(&d, &own) && (depart->only_check || move(&d, &own));
+    d.agreed = agree(&d, &own);
+    done = d.agreed && (depart->only_check || move(&d, &own));
     qs_remote_close(d.remote);
     qs_offer_free(d.offer);
     return done || fail_early(&d, g_steal_pointer(&own), error);

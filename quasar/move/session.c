@@ -93,9 +93,15 @@ bool qs_move_limit(QsQmp *qmp, const QsMoveLimits *limits, GError **error)
     return qs_move_execute(qmp, "quasar-set", settings, error);
 }
 
-void qs_move_tidy(QsVm *vm, QsQmp *qmp)
+void qs_move_drop_key(QsVm *vm)
 {
     g_autofree char *path = qs_vm_run_file(vm, KEY_FILE);
+
+    g_unlink(path);
+}
+
+void qs_move_tidy(QsVm *vm, QsQmp *qmp)
+{
     JsonObject *parameters = json_object_new();
     JsonObject *object = json_object_new();
 
@@ -103,7 +109,7 @@ void qs_move_tidy(QsVm *vm, QsQmp *qmp)
     json_object_set_string_member(object, "id", CREDENTIALS);
     qs_move_execute(qmp, "migrate-set-parameters", parameters, NULL);
     qs_move_execute(qmp, "object-del", object, NULL);
-    g_unlink(path);
+    qs_move_drop_key(vm);
 }
 
 static const char *static_stage(const char *word)

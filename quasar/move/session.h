@@ -40,6 +40,8 @@ bool qs_move_execute(QsQmp *qmp, const char *command, JsonObject *arguments, GEr
 /* Needs the VM's lock. */
 bool qs_move_secure(QsVm *vm, QsQmp *qmp, const char *key, bool listens, GError **error);
 bool qs_move_limit(QsQmp *qmp, const QsMoveLimits *limits, GError **error);
+/* Nobody can connect any more. */
+void qs_move_drop_key(QsVm *vm);
 /* As it was before both; what cannot be undone stays. */
 void qs_move_tidy(QsVm *vm, QsQmp *qmp);
 

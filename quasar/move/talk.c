@@ -96,10 +96,10 @@ bool qs_talk_send(QsLines *lines, JsonObject *message, GCancellable *cancellable
     return done;
 }
 
-JsonObject *qs_talk_expect(QsLines *lines, const char *say, GCancellable *cancellable,
-                           GError **error)
+JsonObject *qs_talk_expect(QsLines *lines, const char *say, guint wait_ms,
+                           GCancellable *cancellable, GError **error)
 {
-    JsonObject *message = qs_talk_receive(lines, QS_TALK_ANSWER_MS, cancellable, error);
+    JsonObject *message = qs_talk_receive(lines, wait_ms, cancellable, error);
 
     if (message != NULL && !g_str_equal(qs_talk_says(message), say)) {
         g_autofree char *what = g_strdup_printf("\"%s\" was expected", say);
@@ -141,7 +141,8 @@ bool qs_talk_send_hello(QsLines *lines, const char *version, GCancellable *cance
 char *qs_talk_expect_hello(QsLines *lines, const char *version, GCancellable *cancellable,
                            GError **error)
 {
-    g_autoptr(JsonObject) message = qs_talk_expect(lines, "hello", cancellable, error);
+    g_autoptr(JsonObject) message =
+        qs_talk_expect(lines, "hello", QS_TALK_ANSWER_MS, cancellable, error);
     const char *theirs;
     guint64 protocol;
 

@@ -13,7 +13,7 @@
  *                                       listening {port}, or refuse
  *          ... the two QEMUs move the machine ...
  *                                       arrived {state, undecided}
- *   abandon
+ *   abandon, once QEMU here keeps it; ended, when QEMU here has
  *                                       removed, or arrived
  *
  * Each is a line of JSON with a member "say". Neither side believes the other: lines, numbers and
@@ -30,6 +30,8 @@
 /* Of a file in one line. */
 #define QS_TALK_PIECE 65536u
 #define QS_TALK_ANSWER_MS 60000u
+/* When a QEMU has to be started for the answer, on an emulated host that is busy. */
+#define QS_TALK_LAUNCH_MS 180000u
 #define QS_TALK_KEY_SIZE 32u
 #define QS_TALK_FILES_MAX 3u
 
@@ -67,8 +69,8 @@ bool qs_talk_send(QsLines *lines, JsonObject *message, GCancellable *cancellable
 JsonObject *qs_talk_receive(QsLines *lines, guint wait_ms, GCancellable *cancellable,
                             GError **error);
 /* The same, and it must say @say. */
-JsonObject *qs_talk_expect(QsLines *lines, const char *say, GCancellable *cancellable,
-                           GError **error);
+JsonObject *qs_talk_expect(QsLines *lines, const char *say, guint wait_ms,
+                           GCancellable *cancellable, GError **error);
 const char *qs_talk_says(JsonObject *message);
 /* Tells the peer why not; whether that went out. */
 bool qs_talk_refuse(QsLines *lines, const GError *why);

@@ -15,6 +15,8 @@
 #define QS_DEF_IMAGES_MAX 8u
 #define QS_DEF_FORWARDS_MAX 64u
 #define QS_DEF_TEXT_MAX 4096u
+/* In `moved`, where no host can be called so: it comes from one, and is not here yet. */
+#define QS_DEF_ARRIVING "(arriving)"
 
 typedef struct QsDef {
     char *guest;
@@ -35,7 +37,7 @@ typedef struct QsDef {
     char *uuid;
     char *display; /* none, std */
     char *sandbox; /* auto, on, off */
-    char *moved;   /* the host it left for; it is not started here */
+    char *moved;   /* the host it left for, or QS_DEF_ARRIVING; it is not started here */
 } QsDef;
 
 typedef struct QsForward {

@@ -136,6 +136,19 @@ static bool is_about_sandbox(const GError *error)
     return strstr(error->message, "sandbox") != NULL || strstr(error->message, "seccomp") != NULL;
 }
 
+static bool fail_moved(QsVm *vm, GError **error)
+{
+    const char *where = qs_vm_def(vm)->moved;
+    bool arriving = g_str_equal(where, QS_DEF_ARRIVING);
+    g_autofree char *hint = g_strdup_printf(
+        "if it is known to be gone there, quasar-run set %s moved=", qs_vm_name(vm));
+
+    return arriving ? qs_fail(error, QS_VM_ERROR_REFUSED, "at its source, as far as is known", hint,
+                              "\"%s\" did not arrive", qs_vm_name(vm))
+                    : qs_fail(error, QS_VM_ERROR_REFUSED, "not here", hint, "\"%s\" left for %s",
+                              qs_vm_name(vm), where);
+}
+
 bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_no_sandbox,
                   GError **error)
 {
@@ -150,11 +163,7 @@ bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_
                        qs_vm_name(vm));
     }
     if (def->moved != NULL) {
-        g_autofree char *hint = g_strdup_printf(
-            "if it is known to be gone there, quasar-run set %s moved=", qs_vm_name(vm));
-
-        return qs_fail(error, QS_VM_ERROR_REFUSED, "not here", hint, "\"%s\" left for %s",
-                       qs_vm_name(vm), def->moved);
+        return fail_moved(vm, error);
     }
     if (!incoming && qs_pieces_pending(vm)) {
         g_autofree char *hint = g_strdup_printf(

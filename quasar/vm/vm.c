@@ -182,6 +182,11 @@ bool qs_vm_save(QsVm *vm, GError **error)
     return qs_def_save(vm->def, vm->definition, error);
 }
 
+bool qs_vm_mark_moved(QsVm *vm, const char *where, GError **error)
+{
+    return qs_def_set(vm->def, "moved", where == NULL ? "" : where, error) && qs_vm_save(vm, error);
+}
+
 void qs_vm_set_def(QsVm *vm, QsDef *def)
 {
     qs_def_free(vm->def);

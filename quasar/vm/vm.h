@@ -54,6 +54,8 @@ void qs_vm_unlock(QsVm *vm);
 bool qs_vm_define(QsVm *vm, QsDef *def, GError **error); /* takes @def */
 void qs_vm_set_def(QsVm *vm, QsDef *def); /* the same without a file, until qs_vm_save() */
 bool qs_vm_save(QsVm *vm, GError **error);
+/* Writes `moved` into the definition; NULL takes it out. */
+bool qs_vm_mark_moved(QsVm *vm, const char *where, GError **error);
 /* The definition, and pieces of a VM that never came whole; the lock is still ours. */
 bool qs_vm_forget(QsVm *vm, GError **error);
 /* The same, and the run folder with the lock in it. */

@@ -95,9 +95,15 @@ class Launcher:
         for process in self.started:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream:      # a child of its may hold it open, so nobody waits for the end
+                    stream.close()
+        deadline = Deadline(100, "the end of all VMs")
         for name in self.good("list", "--format", "names").split():
-            self.run("delete", "--force", name)
+            while "another program" in self.run("delete", "--force", name).stderr:
+                deadline.left()
+                time.sleep(0.5)
             assert not self.run_folder(name).exists()
 
 
@@ -177,7 +183,8 @@ class Fake(Launcher):
 def fake(dry: Launcher, tmp_path: Path) -> Iterator[Fake]:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "qemu-system-x86_64").symlink_to(TOP / "tests" / "run" / "qemuplayer.py")
-    launcher = Fake(dry.root, {**dry.environment, "FAKE_QEMU": str(tmp_path / "told")})
+    launcher = Fake(dry.root, {**dry.environment, "FAKE_QEMU": str(tmp_path / "told"),
+                               "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"})
     launcher.tell()
     yield launcher
     launcher.tell()

@@ -6,9 +6,13 @@ test names as the receiver, the real one or one that misbehaves.
 """
 
 import json
+import os
+import select
 import shlex
 import signal
+import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,9 @@ import pytest
 from conftest import PROGRAM, Launcher
 from test_save import last_pass
 from test_words import define
+
+from deadlines import Deadline
+from qmp import Qmp
 
 HELLO = '{"say":"hello","protocol":1,"version":"1"}'
 
@@ -44,6 +51,7 @@ def rsh(tmp_path: Path) -> Path:
 @pytest.fixture
 def pair(bare: Launcher, there: Launcher) -> Any:
     yield bare, there
+    bare.finish()
     there.finish()
 
 
@@ -130,18 +138,144 @@ def stays(here: Launcher, there: Launcher) -> None:
     assert [p for p in there.root.rglob("*") if not p.is_dir()] == []
 
 
+def wait_kept(there: Launcher) -> None:
+    """Until the receiver says that the VM is there for good."""
+    deadline = Deadline(60, "the arrival")
+    while "box" not in there.good("list", "--format", "names").split() or \
+            "moved" in there.state("box")["definition"]:
+        deadline.left()
+        time.sleep(0.1)
+
+
 def test_interrupted(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
     here, there = pair
-    mover = here.start("migrate", "box", "127.0.0.1", "--rsh", rsh, "--bandwidth", "1M",
-                       "--progress", "json")
-    for line in mover.stdout:
-        if json.loads(line)["phase"] == "bulk":
-            break
+    mover = begin_slowly(here, rsh)
     mover.send_signal(signal.SIGINT)
     _, error = mover.communicate(timeout=60)
     assert mover.returncode == 130, error
     assert b"it runs here" in error
     stays(here, there)
+
+
+def ask(launcher: Launcher, name: str, command: str, **arguments: Any) -> Any:
+    """A command to QEMU, past the launcher."""
+    folder = os.open(launcher.run_folder(name), os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(f"/proc/self/fd/{folder}/query")     # of any length
+            qmp = Qmp(connection)
+            result = qmp.execute(command, arguments)
+            qmp.close()
+            return result
+    finally:
+        os.close(folder)
+
+
+def begin_slowly(here: Launcher, rsh: Path) -> subprocess.Popen:
+    """A move that is under way and takes a while."""
+    mover = here.start("migrate", "box", "127.0.0.1", "--rsh", rsh, "--bandwidth", "1M",
+                       "--progress", "json")
+    for line in mover.stdout:
+        if json.loads(line)["phase"] == "bulk":
+            return mover
+    raise AssertionError(mover.stderr.read())
+
+
+def kill_qemu(launcher: Launcher, name: str) -> None:
+    pidfd = os.pidfd_open(launcher.state(name)["pid"])
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    select.select([pidfd], [], [], 30)
+    os.close(pidfd)
+
+
+def test_receiver_killed(pair: tuple[Launcher, Launcher], tmp_path: Path) -> None:
+    """The QEMUs go on; the VM has a name there, and its launcher finds it."""
+    here, there = pair
+    number = tmp_path / "number"
+    rsh = script(tmp_path / "rsh", f"shift 2; echo $$ >{shlex.quote(str(number))}; exec "
+                 f'{shlex.quote(PROGRAM)} --root {shlex.quote(str(there.root))} "$@"')
+    mover = begin_slowly(here, rsh)
+    os.kill(int(number.read_text()), signal.SIGKILL)
+    ask(here, "box", "migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+    _, error = mover.communicate(timeout=60)
+    assert mover.returncode == 6, error
+    assert b"quasar-run start box there takes it up" in error
+    assert here.state("box")["state"] == "stopped"
+    assert "left for 127.0.0.1" in here.bad(3, "start", "box")
+    assert there.state("box")["definition"]["moved"] == "(arriving)"
+    assert "is here (running)" in there.run("start", "box").stderr
+    assert "moved" not in there.state("box")["definition"]
+    last_pass(there, "box")
+
+
+def test_qemu_of_the_source_killed(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, there = pair
+    mover = begin_slowly(here, rsh)
+    kill_qemu(here, "box")
+    _, error = mover.communicate(timeout=60)
+    assert mover.returncode == 1 and b"stopped here, and not on the other host" in error, error
+    here.good("start", "box")
+    stays(here, there)
+
+
+def test_qemu_of_the_receiver_killed(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, there = pair
+    ask(here, "box", "quasar-set", **{"resume-timeout": 2})
+    mover = begin_slowly(here, rsh)
+    kill_qemu(there, "box")
+    _, error = mover.communicate(timeout=60)
+    assert mover.returncode == 4 and b"it runs here" in error, error
+    stays(here, there)
+
+
+def test_launcher_killed_and_asked_again(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    """A move goes on without its launcher; no verb begins another or takes its mark away."""
+    here, there = pair
+    mover = begin_slowly(here, rsh)
+    mover.kill()
+    mover.wait()
+    assert "is leaving for 127.0.0.1" in here.bad(4, "migrate", "box", "127.0.0.1", "--rsh", rsh)
+    assert "is leaving for 127.0.0.1" in here.bad(4, "start", "box")
+    assert "quasar-run receive" in there.bad(1, "start", "box")
+    ask(here, "box", "migrate_cancel")
+    deadline = Deadline(60, "the end of the move")
+    while "knows it again" not in (said := here.run("start", "box").stderr):
+        assert "is leaving" in said
+        deadline.left()
+        time.sleep(0.1)
+    while there.good("list", "--format", "names"):
+        deadline.left()
+        time.sleep(0.1)
+    stays(here, there)
+    here.good("migrate", "box", "127.0.0.1", "--rsh", rsh)
+    assert there.state("box")["state"] == "running"
+
+
+def test_source_lost(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    """Neither launcher nor QEMU is there any more: what had come goes, without anybody's word."""
+    here, there = pair
+    ask(here, "box", "quasar-set", **{"resume-timeout": 2})
+    mover = begin_slowly(here, rsh)
+    mover.kill()
+    mover.wait()
+    kill_qemu(here, "box")
+    deadline = Deadline(60, "the end of what came")
+    while there.good("list", "--format", "names"):
+        deadline.left()
+        time.sleep(0.1)
+    assert "left for 127.0.0.1" in here.bad(3, "start", "box")
+    here.good("set", "box", "moved=")
+    here.good("start", "box")
+    stays(here, there)
+
+
+def test_paused_stays_paused(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    here, there = pair
+    ask(here, "box", "stop")
+    here.good("migrate", "box", "127.0.0.1", "--rsh", rsh)
+    assert there.state("box")["state"] == "paused"
+    there.good("start", "box")
+    last_pass(there, "box")
 
 
 def test_too_slow(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
@@ -171,10 +305,7 @@ def test_source_launcher_killed(pair: tuple[Launcher, Launcher], rsh: Path) -> N
         if json.loads(line)["phase"] == "bulk":
             break
     mover.kill()
-    deadline = time.monotonic() + 60
-    while "box" not in there.good("list", "--format", "names").split():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_kept(there)
     assert there.state("box")["state"] == "running"
     here.good("stop", "--force", "box")
     assert "left for 127.0.0.1" in here.bad(3, "start", "box")
@@ -186,23 +317,25 @@ def test_source_launcher_killed(pair: tuple[Launcher, Launcher], rsh: Path) -> N
 STRANGERS = {
     "nothing there": ("exit 127", 1, "ended the connection"),
     "garbage": ("echo SSH-2.0-OpenSSH_9.2p1", 1, "makes no sense"),
-    "no JSON object": ("echo '[1,2]'; sleep 5", 1, "makes no sense"),
-    "a huge line": ("head -c 1000000 /dev/zero | tr '\\0' a; sleep 5", 1, "a line too long"),
+    "no JSON object": ("echo '[1,2]'; cat >/dev/null", 1, "makes no sense"),
+    "a huge line": ("head -c 1000000 /dev/zero | tr '\\0' a; cat >/dev/null", 1, "a line too long"),
     "another protocol": ("echo '{\"say\":\"hello\",\"protocol\":9,\"version\":\"9\"}'; cat >&2", 3,
                          "do not understand each other"),
-    "hello without a version": ("echo '{\"say\":\"hello\",\"protocol\":1}'; sleep 5", 1,
+    "hello without a version": ("echo '{\"say\":\"hello\",\"protocol\":1}'; cat >/dev/null", 1,
                                 "malformed hello"),
-    "another word": (f"echo '{HELLO}'; echo '{{\"say\":\"arrived\"}}'; sleep 5", 1,
+    "another word": (f"echo '{HELLO}'; echo '{{\"say\":\"arrived\"}}'; cat >/dev/null", 1,
                      '"accept" was expected'),
     "a refusal with an escape": (
-        f"echo '{HELLO}'; echo '{{\"say\":\"refuse\",\"words\":\"\\\\u001b[31mno\"}}'; sleep 5", 3,
+        f"echo '{HELLO}'; echo '{{\"say\":\"refuse\",\"words\":\"\\\\u001b[31mno\"}}'; "
+        "cat >/dev/null", 3,
         "the other host says:  [31mno"),
     "a refusal that claims success": (
-        f"echo '{HELLO}'; echo '{{\"say\":\"refuse\",\"code\":0,\"words\":\"no\"}}'; sleep 5", 3,
+        f"echo '{HELLO}'; echo '{{\"say\":\"refuse\",\"code\":0,\"words\":\"no\"}}'; "
+        "cat >/dev/null", 3,
         "the other host says: no"),
     "a refusal, then deaf": (
         f"exec 0<&-; echo '{HELLO}'; "
-        "echo '{\"say\":\"refuse\",\"words\":\"full\",\"hint\":\"make room\"}'; sleep 5", 3,
+        "echo '{\"say\":\"refuse\",\"words\":\"full\",\"hint\":\"make room\"}'; sleep 1", 3,
         "the other host says: full; state: it is here as it was; hint: make room"),
     "no port": (f"echo '{HELLO}'; echo '{{\"say\":\"accept\"}}'; "
                 "echo '{\"say\":\"listening\",\"port\":70000}'; cat >/dev/null", 1,

@@ -57,7 +57,7 @@ static void test_refusal(void)
     make_pair(&a, &b);
     qs_fail(&why, QS_VM_ERROR_UNCERTAIN, "there", "ask", "no\nwonder \033[31m");
     g_assert_true(qs_talk_refuse(a, why));
-    g_assert_null(qs_talk_expect(b, "accept", NULL, &error));
+    g_assert_null(qs_talk_expect(b, "accept", QS_TALK_ANSWER_MS, NULL, &error));
     /* A peer cannot make it uncertain where the VM is. */
     g_assert_error(error, QS_VM_ERROR, QS_VM_ERROR_REFUSED);
     g_assert_cmpstr(error->message, ==,
