@@ -32,6 +32,7 @@ typedef enum QsWord {
     QS_WORD_SETTING,
     QS_WORD_SHELL,
     QS_WORD_VERB,
+    QS_WORD_HOST,
 } QsWord;
 
 typedef struct QsVerb {

@@ -75,6 +75,8 @@ static void add_words(GString *text, const QsVerb *verb)
             g_string_append(text, "_quasar_words \"$(_quasar_vms)\";;\n");
         } else if (verb->words[i] == QS_WORD_FILE) {
             g_string_append(text, "_quasar_files;;\n");
+        } else if (verb->words[i] == QS_WORD_HOST) {
+            g_string_append(text, "_quasar_hosts;;\n");
         } else if (*words != '\0') {
             g_string_append_printf(text, "_quasar_words \"%s\";;\n", words);
         } else {
@@ -96,6 +98,7 @@ static char *build(void)
 
     g_string_append(text, "_quasar_words() { COMPREPLY=($(compgen -W \"$1\" -- \"$cur\")); }\n"
                           "_quasar_files() { COMPREPLY=($(compgen -f -- \"$cur\")); }\n"
+                          "_quasar_hosts() { COMPREPLY=($(compgen -A hostname -- \"$cur\")); }\n"
                           "_quasar_vms() { quasar-run ${root:+--root \"$root\"} list --format "
                           "names 2>/dev/null; }\n"
                           "_quasar_run() {\n"

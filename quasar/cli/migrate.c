@@ -184,6 +184,6 @@ const QsVerb qs_verb_migrate = {
     .options = options,
     .least = 2,
     .most = 2,
-    .words = { QS_WORD_VM, QS_WORD_NONE },
+    .words = { QS_WORD_VM, QS_WORD_HOST },
     .run = run,
 };

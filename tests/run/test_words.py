@@ -354,7 +354,7 @@ def complete(launcher: Launcher, shell: str, *words: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_completion(dry: Launcher) -> None:
+def test_completion(dry: Launcher, tmp_path: Path) -> None:
     define(dry, "web")
     define(dry, "db")
     assert complete(dry, "bash", "") == VERBS
@@ -366,6 +366,10 @@ def test_completion(dry: Launcher) -> None:
     assert complete(dry, "bash", "set", "web", "cpus=2", "for") == ["forward="]
     assert complete(dry, "bash", "config", "sto") == ["stop-timeout"]
     assert complete(dry, "bash", "completion", "") == ["bash", "zsh"]
+    (tmp_path / "hosts").write_text("10.0.0.9 power9 power10\n10.0.0.1 zed\n")
+    dry.environment["HOSTFILE"] = str(tmp_path / "hosts")
+    assert complete(dry, "bash", "migrate", "web", "pow") == ["power9", "power10"]
+    assert complete(dry, "bash", "migrate", "web", "--on-timeout", "f") == ["force"]
     assert complete(dry, "bash", "--root", str(dry.root), "show", "w") == ["web"]
     assert complete(dry, "bash", "list", "--format", "j") == ["json"]
 
