@@ -35,6 +35,7 @@ typedef struct Departure {
     QsRemote *remote;
     QsLines *lines; /* of the remote */
     QsOffer *offer;
+    char *address; /* in numbers: where the machine itself goes */
     gint64 began;
     bool agreed, cancelled, timed_out, unreached;
 } Departure;
@@ -147,18 +148,17 @@ static bool agree(Departure *d, GError **error)
     return answer != NULL;
 }
 
-static bool ask_to_listen(Departure *d, const char *address, const char *key, guint64 *ret_port,
-                          GError **error)
+static bool ask_to_listen(Departure *d, const char *key, guint64 *ret_port, GError **error)
 {
     JsonObject *message = qs_talk_message("prepare");
     g_autoptr(JsonObject) answer = NULL;
-    bool loopback = g_str_equal(address, "::1") || g_str_has_prefix(address, "127.");
+    bool loopback = g_str_equal(d->address, "::1") || g_str_has_prefix(d->address, "127.");
 
     json_object_set_string_member(message, "key", key);
     json_object_set_string_member(message, "listen",
-                                  loopback                       ? "loopback"
-                                  : strchr(address, ':') != NULL ? "ipv6"
-                                                                 : "ipv4");
+                                  loopback                          ? "loopback"
+                                  : strchr(d->address, ':') != NULL ? "ipv6"
+                                                                    : "ipv4");
     json_object_set_int_member(message, "lanes", d->depart->limits.lanes);
     if (!qs_talk_send(d->lines, message, d->depart->cancellable, error)) {
         return false;
@@ -176,12 +176,12 @@ static bool ask_to_listen(Departure *d, const char *address, const char *key, gu
 /* --- the move --- */
 
 /* False, and @ret_begun: it may be under way all the same, since QEMU did not answer. */
-static bool begin(Departure *d, QsQmp *qmp, const char *address, guint64 port, const char *key,
-                  bool *ret_begun, GError **error)
+static bool begin(Departure *d, QsQmp *qmp, guint64 port, const char *key, bool *ret_begun,
+                  GError **error)
 {
-    bool brackets = strchr(address, ':') != NULL;
+    bool brackets = strchr(d->address, ':') != NULL;
     g_autofree char *uri = g_strdup_printf("quasar:%s%s%s:%" G_GUINT64_FORMAT, brackets ? "[" : "",
-                                           address, brackets ? "]" : "", port);
+                                           d->address, brackets ? "]" : "", port);
     g_autoptr(GError) own = NULL;
     JsonObject *where;
 
@@ -297,10 +297,11 @@ static End follow(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
 
 static bool fail_uncertain(const Departure *d, GError **error)
 {
-    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or on the other host",
-                   "look at both hosts; when one is known to be lost, quasar-resolve in the "
-                   "monitor of the other's QEMU decides",
-                   "it is not known whether \"%s\" arrived at %s", d->offer->name, d->depart->host);
+    return qs_fail(
+        error, QS_VM_ERROR_UNCERTAIN, "here, or on the other host; nothing was ended",
+        "quasar-run start on either tells; when one is known to be lost, quasar-resolve in the "
+        "monitor of the other's QEMU decides",
+        "it is not known whether \"%s\" arrived at %s", d->offer->name, d->depart->host);
 }
 
 static const char *why_not(const Departure *d, const char *reason)
@@ -417,20 +418,18 @@ static bool carry(Departure *d, QsQmp *qmp, GError **error)
 
 static bool move(Departure *d, GError **error)
 {
-    g_autofree char *address =
-        qs_remote_address(d->depart->host, d->depart->data_address, d->depart->cancellable, error);
-    g_autofree char *key = address == NULL ? NULL : qs_move_key_new(error);
+    g_autofree char *key = qs_move_key_new(error);
     g_autoptr(QsQmp) qmp = NULL;
     g_autoptr(GError) own = NULL;
     guint64 port = 0;
     bool begun = false;
 
-    if (key == NULL || !send_files(d, error) || !ask_to_listen(d, address, key, &port, error) ||
+    if (key == NULL || !send_files(d, error) || !ask_to_listen(d, key, &port, error) ||
         (qmp = qs_vm_monitor(d->depart->vm, QS_TALK_ANSWER_MS, NULL, error)) == NULL) {
         return false;
     }
     d->began = g_get_monotonic_time();
-    if (!begin(d, qmp, address, port, key, &begun, &own) && !begun) {
+    if (!begin(d, qmp, port, key, &begun, &own) && !begun) {
         return stay(d, qmp, own->message, error);
     }
     return carry(d, g_steal_pointer(&qmp), error);
@@ -442,29 +441,49 @@ static bool fail_early(const Departure *d, GError *why, GError **error)
     g_autoptr(GError) own = why;
     bool cancelled = g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED);
     bool lost = !d->agreed && g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_LOST);
+    g_autofree char *what = NULL;
+    g_autofree char *hint = NULL;
 
-    if (own->domain == QS_VM_ERROR) {
+    if (own->domain == QS_VM_ERROR && strstr(own->message, QS_FAIL_STATE) != NULL) {
         g_propagate_error(error, g_steal_pointer(&own));
         return false;
     }
-    return qs_fail(error, cancelled ? QS_VM_ERROR_CANCELLED : QS_VM_ERROR_FAILED,
-                   "it is here as it was",
-                   lost ? "quasar-run must be on the PATH of that host's shell" : NULL,
-                   "\"%s\" was not moved: %s", qs_vm_name(d->depart->vm), own->message);
+    if (lost) {
+        hint = g_strdup("quasar-run must be on the PATH of that host's shell");
+        what = g_strdup(own->message);
+    } else {
+        qs_fail_split(own->message, &what, &hint);
+    }
+    return qs_fail(error,
+                   own->domain == QS_VM_ERROR ? own->code
+                   : cancelled                ? QS_VM_ERROR_CANCELLED
+                                              : QS_VM_ERROR_FAILED,
+                   "it is here as it was", hint, "\"%s\" was not moved: %s",
+                   qs_vm_name(d->depart->vm), what);
+}
+
+/* All that can be known before the other host is asked. */
+static bool look_first(Departure *d, GError **error)
+{
+    d->offer = make_offer(d->depart, error);
+    if (d->offer == NULL) {
+        return false;
+    }
+    d->address =
+        qs_remote_address(d->depart->host, d->depart->data_address, d->depart->cancellable, error);
+    return d->address != NULL;
 }
 
 bool qs_depart(const QsDepart *depart, GError **error)
 {
-    Departure d = { .depart = depart, .offer = make_offer(depart, error) };
+    Departure d = { .depart = depart };
     g_autoptr(GError) own = NULL;
     bool done;
 
-    if (d.offer == NULL) {
-        return false;
-    }
-    d.agreed = agree(&d, &own);
+    d.agreed = look_first(&d, &own) && agree(&d, &own);
     done = d.agreed && (depart->only_check || move(&d, &own));
     qs_remote_close(d.remote);
     qs_offer_free(d.offer);
+    g_free(d.address);
     return done || fail_early(&d, g_steal_pointer(&own), error);
 }

@@ -138,6 +138,35 @@ def stays(here: Launcher, there: Launcher) -> None:
     assert [p for p in there.root.rglob("*") if not p.is_dir()] == []
 
 
+def test_dry_run_looks_at_everything(pair: tuple[Launcher, Launcher], rsh: Path) -> None:
+    """What a move would find out before it begins, in the same words."""
+    here, there = pair
+    kernel = Path(here.state("box")["definition"]["kernel"])
+    words = ["migrate", "box", "127.0.0.1", "--dry-run", "--rsh"]
+    line = here.bad(3, *words, rsh, "--data-address", "a..b")
+    assert "a..b has no address" in line and "state: it is here as it was" in line
+    assert "ended the connection; state: it is here as it was" in here.bad(1, *words, "false")
+    assert "No such file" in here.bad(3, *words, "/nonexistent/ssh")
+    live = here.run_folder("box") / "live.conf"
+    text = live.read_text()
+    live.write_text(text.replace(str(kernel), "/nonexistent/kernel"))
+    line = here.bad(1, *words, rsh)
+    assert "/nonexistent/kernel" in line and "state: it is here as it was" in line
+    live.write_text(text)
+    assert not there.root.exists()
+
+
+def test_no_room(pair: tuple[Launcher, Launcher], tmp_path: Path) -> None:
+    """A disk that is full while files come: the reason is told, and nothing of them stays."""
+    here, there = pair
+    full = script(tmp_path / "full", "trap '' XFSZ; ulimit -f 2; shift 2; exec "
+                  f'{shlex.quote(PROGRAM)} --root {shlex.quote(str(there.root))} "$@"')
+    line = here.bad(1, "migrate", "box", "127.0.0.1", "--rsh", full)
+    assert "the other host says: cannot write" in line and "File too large" in line
+    assert "state: it is here as it was" in line
+    stays(here, there)
+
+
 def wait_kept(there: Launcher) -> None:
     """Until the receiver says that the VM is there for good."""
     deadline = Deadline(60, "the arrival")
