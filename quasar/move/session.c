@@ -9,6 +9,8 @@
 #include <sys/random.h>
 
 #define ANSWER_MS 60000
+/* Who does not get an answer asks again, or says so. */
+#define QUERY_MS 10000
 #define CREDENTIALS "move-key"
 #define USER "quasar"
 /* QEMU's name for it. */
@@ -175,7 +177,7 @@ bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
 {
     g_autoptr(GError) own = NULL;
     g_autoptr(JsonObject) session =
-        qs_qmp_query(qmp, "query-quasar", qs_qmp_deadline(ANSWER_MS), NULL, &own);
+        qs_qmp_query(qmp, "query-quasar", qs_qmp_deadline(QUERY_MS), NULL, &own);
     g_autoptr(JsonObject) migration = NULL;
     QsMoveInfo info = { .stage = "prepare" };
     const char *reason, *status;
@@ -185,7 +187,7 @@ bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
         return true;
     }
     if (session == NULL ||
-        (migration = qs_qmp_query(qmp, "query-migrate", qs_qmp_deadline(ANSWER_MS), NULL, &own)) ==
+        (migration = qs_qmp_query(qmp, "query-migrate", qs_qmp_deadline(QUERY_MS), NULL, &own)) ==
             NULL) {
         g_propagate_error(error, g_steal_pointer(&own));
         return false;

@@ -170,11 +170,11 @@ class Fake(Launcher):
         script.with_suffix(".asked").unlink(missing_ok=True)
         fresh.replace(script)
 
-    def wait_asked(self, command: str) -> None:
-        """Until this command came since the last tell()."""
+    def wait_asked(self, command: str, times: int = 1) -> None:
+        """Until this command came so often since the last tell()."""
         asked = Path(self.environment["FAKE_QEMU"]).with_suffix(".asked")
-        deadline = Deadline(30, command)
-        while not asked.exists() or command not in asked.read_text().split():
+        deadline = Deadline(60, command)
+        while not asked.exists() or asked.read_text().split().count(command) < times:
             deadline.left()
             time.sleep(0.02)
 

@@ -168,6 +168,19 @@ def test_no_source_and_still_on_its_way(fake: Fake, receiver: Receiver) -> None:
     assert mark(fake) is None
 
 
+def test_a_silent_qemu_is_asked_again(fake: Fake, receiver: Receiver) -> None:
+    """It may hold the VM; without a source to say otherwise, nothing is given up."""
+    fake.tell(**LISTENS, **{"query-quasar": "silent"})
+    assert receiver.process.stdin
+    receiver.process.stdin.close()
+    receiver.process.stdin = None
+    fake.wait_asked("query-quasar", 2)
+    assert receiver.process.poll() is None
+    receiver.tell("here", "done", 5000)
+    receiver.end(0)
+    assert mark(fake) is None
+
+
 def test_signals_do_not_end_it(fake: Fake, receiver: Receiver) -> None:
     receiver.tell("peer", "rounds", 1000)
     for _ in range(3):
@@ -319,6 +332,19 @@ def test_it_is_there(web: Fake, tmp_path: Path, word: str, status: int) -> None:
     assert done.returncode == status, done.stderr
     assert web.state("web")["state"] == "stopped" and mark(web) == "127.0.0.1"
     assert ("quasar-run start web there takes it up" in done.stderr) == (status == 6)
+
+
+def test_a_silent_qemu_is_followed(web: Fake, tmp_path: Path) -> None:
+    stranger = script(tmp_path / "stranger", AGREES + "echo '{\"say\":\"arrived\"}'; "
+                      "cat >/dev/null")
+    mover = web.start("migrate", "web", "127.0.0.1", "--rsh", stranger)
+    web.wait_asked("migrate")
+    web.tell(**STARTED, **{"query-quasar": "silent"})
+    web.wait_asked("query-quasar", 2)
+    assert mover.poll() is None
+    web.tell(**STARTED, **session("peer", "done"))
+    assert mover.wait(60) == 0
+    assert mark(web) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("where, stage, status, words", [
