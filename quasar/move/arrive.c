@@ -30,6 +30,8 @@
 #define LOOK_MS 250
 /* For the first connection of the source's QEMU, and for its word after a failure. */
 #define IDLE_US (G_GINT64_CONSTANT(120) * G_USEC_PER_SEC)
+/* Without a source to talk to: by then its QEMU has connected, all lanes of it, or never will. */
+#define QUIET_US (G_GINT64_CONSTANT(10) * G_USEC_PER_SEC)
 /* What was let in before the key went has said its first word by then. */
 #define CLOSED_US (G_GINT64_CONSTANT(5) * G_USEC_PER_SEC)
 /* For the source to find out that its session has ended, and to say so. */
@@ -442,8 +444,11 @@ static void hear(Arrival *a)
     a->heard = message != NULL || g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_TIMEOUT);
 }
 
-/* The session was over before it was decided; or there was none, and none can come any more. */
-static bool is_over(Arrival *a, const QsMoveInfo *info, gint64 began, gint64 *closed)
+/*
+ * The session was over before it was decided; or there was none, and none can come any more.
+ * @quiet: since when nothing came and nobody was there.
+ */
+static bool is_over(Arrival *a, const QsMoveInfo *info, gint64 began, gint64 *quiet)
 {
     gint64 now = g_get_monotonic_time();
     bool waited = !a->heard || now - began > IDLE_US;
@@ -456,15 +461,14 @@ static bool is_over(Arrival *a, const QsMoveInfo *info, gint64 began, gint64 *cl
         return true;
     }
     if (!waited || info->received != 0 || info->where == QS_WHERE_UNDECIDED) {
-        *closed = 0;
+        *quiet = now;
         return false;
     }
     /* Without its key QEMU lets nobody in; who came before that is heard of soon. */
-    if (*closed == 0) {
+    if (now - *quiet > QUIET_US) {
         qs_move_drop_key(a->vm);
-        *closed = now;
     }
-    return now - *closed > CLOSED_US;
+    return now - *quiet > QUIET_US + CLOSED_US;
 }
 
 /* QEMU is gone, and whether the VM was here before that is for the source to say. */
@@ -503,7 +507,7 @@ static bool is_silent(const Arrival *a)
 static bool watch(Arrival *a, GError **error)
 {
     g_autoptr(QsQmp) qmp = NULL;
-    gint64 began = g_get_monotonic_time(), closed = 0;
+    gint64 began = g_get_monotonic_time(), quiet = began;
     QsMoveInfo info = { .where = QS_WHERE_NONE };
 
     a->heard = true;
@@ -519,7 +523,7 @@ static bool watch(Arrival *a, GError **error)
         if (known && info.where == QS_WHERE_UNDECIDED && !a->abandoned && is_silent(a)) {
             return keep_undecided(a, error);
         }
-        if (a->abandoned || (known && is_over(a, &info, began, &closed))) {
+        if (a->abandoned || (known && is_over(a, &info, began, &quiet))) {
             /* Or it would be in the way of who ends QEMU. */
             g_clear_pointer(&qmp, qs_qmp_free);
             return give_up(a, *info.reason != '\0' ? info.reason : "the source gave it up", error);

@@ -149,6 +149,18 @@ def test_undecided_and_nobody_to_ask(fake: Fake, receiver: Receiver) -> None:
     assert mark(fake) == "(arriving)" and fake.state("web")["pid"]
 
 
+def test_the_key_stays_for_lanes_to_come(fake: Fake, receiver: Receiver) -> None:
+    """A source whose launcher was killed as its QEMU began to connect."""
+    assert receiver.process.stdin
+    receiver.process.stdin.close()
+    receiver.process.stdin = None
+    for _ in range(3):      # looks after the source's end was seen
+        receiver.tell("peer", "prepare")
+        assert list(fake.run_folder("web").glob("*.psk"))
+    receiver.tell("here", "done", 5000)
+    receiver.end(0)
+
+
 def test_nothing_came_and_nobody_is_there(fake: Fake, receiver: Receiver) -> None:
     receiver.end(1)
     nothing_left(fake)
