@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tarfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import upstream
@@ -100,7 +101,7 @@ def export(tree: Path) -> list[str]:
             path.write_text(patch.text)
             written.append(str(path.relative_to(TOP)))
     ours = sorted(n for n in _git(tree, "ls-tree", "-r", "--name-only", "HEAD").splitlines()
-                  if n not in base_files and not n.startswith(f"{SHARED}/"))
+                  if n not in base_files and not any(fnmatch(n, s) for s in SHARED))
     for old in OVERLAY.rglob("*"):
         if old.is_file() and str(old.relative_to(OVERLAY)) not in ours:
             old.unlink()

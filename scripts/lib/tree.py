@@ -21,7 +21,8 @@ from say import Failure
 TOP = upstream.TOP
 PATCHES = TOP / "qemu" / "patches"
 OVERLAY = TOP / "qemu" / "overlay"
-SHARED = "quasar/wire"          # compiled into QEMU as well; the same path in the tree
+# Compiled into QEMU as well; the same paths in the tree.
+SHARED = ("quasar/wire/*.[ch]", "net-relay/protocol.h")
 GROUPS = {"quasar": ("portability", "hooks"), "stock": (), "emulator": ("emulator",)}
 
 
@@ -29,11 +30,15 @@ def patches(variant: str) -> list[Path]:
     return [p for group in GROUPS[variant] for p in sorted((PATCHES / group).glob("*.patch"))]
 
 
+def _shared() -> list[Path]:
+    return [file for pattern in SHARED for file in sorted(TOP.glob(pattern))]
+
+
 def stamp(variant: str) -> str:
     """Name everything a tree of this variant is made from."""
     parts: list[str | Path] = [variant, upstream.FILE, Path(__file__), *patches(variant)]
     if variant == "quasar":
-        parts += [OVERLAY, TOP / SHARED]
+        parts += [OVERLAY, *_shared()]
     return cache.stamp(*parts)
 
 
@@ -82,10 +87,10 @@ def apply_patch(tree: Path, patch: Path) -> str:
 
 def copy_overlay(tree: Path) -> None:
     """Add our own files, and the sources that the fork shares with the tools."""
-    shared = tree / SHARED
-    shared.mkdir(parents=True, exist_ok=True)
-    for file in (TOP / SHARED).glob("*.[ch]"):
-        shutil.copy(file, shared)
+    for file in _shared():
+        target = tree / file.relative_to(TOP)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
     for file in sorted(OVERLAY.rglob("*")):
         if not file.is_file():
             continue

@@ -57,6 +57,7 @@ class Setup:
     memory_mb: int | None = None        # the guest's own when None
     disk: Path | None = None
     net: bool | str = True              # or the name of another card: "e1000"
+    netdev: str | None = None           # in place of a network of its own with SERVICES
     extra: tuple[str, ...] = field(default=())
 
 
@@ -134,7 +135,9 @@ class Machine:
         for name, socket_name in self._chardevs().items():
             argv += ["-chardev", f"socket,id={name},path={self.folder / socket_name}"]
         argv += ["-mon", "chardev=qmp0,mode=control"]
-        if setup.net and setup.guest.has_agent:
+        if setup.netdev:
+            argv += ["-netdev", f"{setup.netdev},id=net0"]
+        elif setup.net and setup.guest.has_agent:
             forwards = ",".join(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in SERVICES)
             argv += ["-netdev", f"user,id=net0,{forwards}"]
         argv += setup.extra
