@@ -105,7 +105,7 @@ def test_slow_link(run_folder: Path, rate: float, delay: float) -> None:
         told = session.wait_settled("source", 150)
         assert told["where"] == "peer", told
         downtime = session.source.qmp.execute("query-migrate")["downtime"]
-        assert downtime < 600 + 8000 * delay, downtime
+        assert downtime < 600 + 4000 * delay, downtime
 
 
 @pytest.mark.quick
