@@ -18,6 +18,7 @@ from machine import Machine
 from qmp import Event, Lost, QmpError
 
 TRANSPORTS = ("tcp", "unix", "quasar", "quasar-unix")
+STOCK_FILE, QUASAR_FILE = "file:", "quasar:file="      # what precedes a file's path
 ENDS = ("completed", "failed", "cancelled")
 POLL = 0.2                  # how often progress is told; nothing depends on it
 
@@ -163,12 +164,13 @@ def _call_once(machine: Machine, function: Callable[[], None]) -> None:
     machine.qmp.listen(listener)
 
 
-def save(machine: Machine, path: Path, timeout: float = 120, *, mapped_ram: bool = False) -> None:
+def save(machine: Machine, path: Path, timeout: float = 120, *, mapped_ram: bool = False,
+         way: str = STOCK_FILE) -> None:
     """Write the guest's state to a file and leave it paused; MAPPED_RAM: each page in its place."""
     since = machine.qmp.mark()
     try:
         _set_up(machine, {"max-bandwidth": 0}, mapped_ram=mapped_ram)
-        machine.qmp.execute("migrate", {"uri": f"file:{path}"})
+        machine.qmp.execute("migrate", {"uri": f"{way}{path}"})
         status = _wait_end(machine, since, Deadline(timeout, f"{machine.name}: saving"), None)
     except (QmpError, Lost, TooLate) as error:
         raise MigrationFailed(f"{machine.name}: saving: {error}") from error
@@ -176,12 +178,13 @@ def save(machine: Machine, path: Path, timeout: float = 120, *, mapped_ram: bool
         raise MigrationFailed(f"{machine.name}: saving {status}\n{_explain(machine, None)}")
 
 
-def load(machine: Machine, path: Path, timeout: float = 120, *, mapped_ram: bool = False) -> None:
+def load(machine: Machine, path: Path, timeout: float = 120, *, mapped_ram: bool = False,
+         way: str = STOCK_FILE) -> None:
     """Have a machine that waits read its state from a file; it then runs if it ran before."""
     since = machine.qmp.mark()
     try:
         _set_up(machine, {}, mapped_ram=mapped_ram)
-        machine.qmp.execute("migrate-incoming", {"uri": f"file:{path}"})
+        machine.qmp.execute("migrate-incoming", {"uri": f"{way}{path}"})
         status = machine.qmp.wait_event("MIGRATION", _end, since=since, timeout=timeout)
     except (Lost, TooLate) as error:
         raise MigrationFailed(f"{machine.name}: loading: {error}\n{machine.stderr()}") from error

@@ -36,10 +36,11 @@ class Session:
     def __init__(self, here: HostLike, there: HostLike, setup: Setup, folder: Path, *,
                  arrives_in: Setup | None = None, settings: dict[str, Any] | None = None,
                  parameters: dict[str, Any] | None = None,
-                 prepare: Callable[[str, Machine], None] | None = None, **link: Any):
+                 prepare: Callable[[str, Machine], None] | None = None, listens: bool = True,
+                 **link: Any):
         """Start both ends, the destination with ARRIVES_IN if that differs.
 
-        PREPARE is called for each end before the destination listens.
+        PREPARE is called for each end before the destination listens, if it does.
         """
         self.ends: dict[str, Machine] = {}
         self.link: Shaper | None = None
@@ -58,7 +59,8 @@ class Session:
             for name, end in self.ends.items():
                 if prepare:
                     prepare(name, end)
-            self.link = Shaper(self._listen(), **link)
+            if listens:
+                self.link = Shaper(self._listen(), **link)
         except BaseException:
             self.__exit__()
             raise

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from qmp import QmpError
 from session import Session
 
 HOME = "x86_64"
@@ -206,3 +207,29 @@ def test_memory_is_compared(pair: Callable[..., Session], tmp_path: Path, spoilt
         session.check_arrives()
         figures = [session.info(end)["verified"] for end in ("source", "destination")]
         assert figures[0] == figures[1] > 64 << 20
+
+
+def test_nobody_answers_the_call(pair: Callable[..., Session]) -> None:
+    """Packets that are swallowed: told after seconds, where TCP itself would try for minutes."""
+    session = pair()
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for caller in (first, second):      # the queue is full: what comes now is not answered
+            caller.setblocking(False)
+            caller.connect_ex(full.getsockname())
+        time.sleep(0.2)
+        began = time.monotonic()
+        session.source.qmp.execute("migrate", {"uri": f"quasar:127.0.0.1:{full.getsockname()[1]}"})
+        session.wait_settled("source", 30)
+        assert 5 < time.monotonic() - began < 20
+    assert "cannot be reached: Connection timed out" in session.check_stays()
+
+
+def test_listening_again_after_a_refusal(pair: Callable[..., Session]) -> None:
+    """What could not begin does not stand in the way of what can."""
+    waits = pair(listens=False).destination
+    with pytest.raises(QmpError, match="everybody on the network"):
+        waits.qmp.execute("migrate-incoming", {"uri": "quasar:0.0.0.0:0"})
+    waits.qmp.execute("migrate-incoming", {"uri": "quasar:127.0.0.1:0"})
+    assert waits.qmp.execute("query-migrate")["socket-address"]

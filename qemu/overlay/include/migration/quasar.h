@@ -13,6 +13,9 @@ struct MigrationState;
 /* @uri begins with "quasar:".  Fills @addr, which the caller frees. */
 bool quasar_address_parse(const char *uri, QuasarAddress *addr, Error **errp);
 
+/* Whether it names one place. */
+bool quasar_address_check(const QuasarAddress *addr, Error **errp);
+
 void quasar_start_outgoing_migration(struct MigrationState *s,
                                      QuasarAddress *addr, Error **errp);
 void quasar_start_incoming_migration(QuasarAddress *addr, Error **errp);
@@ -36,6 +39,12 @@ bool quasar_announces_later(void);
 
 /* 'migrate_cancel', after the state of the migration has changed. */
 void quasar_cancel(void);
+
+/*
+ * The migration thread: all has been written, with success.  Returns -1 when
+ * it may not count as completed; the migration's error tells why.
+ */
+int quasar_complete(void);
 
 /* The process ends, and its migration was cancelled if it was not over. */
 void quasar_shutdown(void);

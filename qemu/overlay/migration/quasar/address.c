@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* quasar:HOST:PORT, quasar:unix=PATH */
+/* quasar:HOST:PORT, quasar:unix=PATH, quasar:file=PATH */
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
 #include "qemu/sockets.h"
@@ -14,6 +14,14 @@ bool quasar_address_parse(const char *uri, QuasarAddress *addr, Error **errp)
         error_setg(errp, "'%s' does not begin with 'quasar:'", uri);
         return false;
     }
+    if (strstart(rest, "file=", &rest)) {
+        if (!*rest) {
+            error_setg(errp, "quasar:file= needs the path of a file");
+            return false;
+        }
+        addr->file = g_strdup(rest);
+        return true;
+    }
     if (strstart(rest, "unix=", &rest)) {
         if (!*rest) {
             error_setg(errp, "quasar:unix= needs the path of a socket");
@@ -27,9 +35,18 @@ bool quasar_address_parse(const char *uri, QuasarAddress *addr, Error **errp)
     addr->socket = g_new0(SocketAddress, 1);
     addr->socket->type = SOCKET_ADDRESS_TYPE_INET;
     if (inet_parse(&addr->socket->u.inet, rest, errp) < 0) {
-        error_append_hint(errp, "Use quasar:HOST:PORT or "
-                          "quasar:unix=PATH.\n");
+        error_append_hint(errp, "Use quasar:HOST:PORT, quasar:unix=PATH or "
+                          "quasar:file=PATH.\n");
         g_clear_pointer(&addr->socket, qapi_free_SocketAddress);
+        return false;
+    }
+    return true;
+}
+
+bool quasar_address_check(const QuasarAddress *addr, Error **errp)
+{
+    if (!addr->socket == !addr->file) {
+        error_setg(errp, "quasar: needs either a socket or a file");
         return false;
     }
     return true;

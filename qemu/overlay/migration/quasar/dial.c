@@ -8,6 +8,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "qemu/guest-random.h"
+#include "quasar/peer.h"
 #include "link-internal.h"
 
 #define RETRY_FIRST_MS 50
@@ -57,14 +58,19 @@ void quasar_link_dial(QuasarLink *link, QsKv *hello)
 
 static QuasarConnection *connect_peer(QuasarLink *link, Error **errp)
 {
-    QIOChannelSocket *socket = qio_channel_socket_new();
+    QIOChannelSocket *socket;
+    int fd = quasar_peer_connect(link->config.address, QUASAR_CONNECT_MS,
+                                 errp);
 
-    qio_channel_set_name(QIO_CHANNEL(socket), "quasar-lane");
-    if (qio_channel_socket_connect_sync(socket, link->config.address,
-                                        errp) < 0) {
-        object_unref(OBJECT(socket));
+    if (fd < 0) {
         return NULL;
     }
+    socket = qio_channel_socket_new_fd(fd, errp);
+    if (!socket) {
+        close(fd);
+        return NULL;
+    }
+    qio_channel_set_name(QIO_CHANNEL(socket), "quasar-lane");
     qio_channel_set_delay(QIO_CHANNEL(socket), false);
     return quasar_connection_new(link, QIO_CHANNEL(socket));
 }

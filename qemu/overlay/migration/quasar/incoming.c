@@ -25,6 +25,7 @@
 #include "channel.h"
 #include "disk-hello.h"
 #include "facts.h"
+#include "file.h"
 #include "move.h"
 #include "settings.h"
 #include "verify.h"
@@ -87,23 +88,27 @@ static bool link_hello(QuasarLink *link, const QsKv *offer, QsKv *reply,
     return true;
 }
 
-static void link_ready_bh(void *opaque)
+/* Takes over @channel. */
+static void load(QIOChannel *channel)
 {
-    QIOChannel *channel;
     QEMUFile *file;
     Error *err = NULL;
 
-    g_free(quasar_move()->peer);
-    quasar_move()->peer = g_strdup(opaque);
     if (!quasar_disk_incoming_start(&err)) {
         error_report_err(err);
     }
-    channel = quasar_channel_new(quasar_move()->link);
     file = qemu_file_new_input(channel);
     object_unref(OBJECT(channel));
     migration_ioc_register_yank(channel);
     incoming.loading = true;
     migration_fd_process_incoming(file);
+}
+
+static void link_ready_bh(void *opaque)
+{
+    g_free(quasar_move()->peer);
+    quasar_move()->peer = g_strdup(opaque);
+    load(quasar_channel_new(quasar_move()->link));
 }
 
 static void link_ready(QuasarLink *link, const QsKv *theirs)
@@ -131,8 +136,11 @@ static void give_back(const char *reason)
 {
     came_to_nothing(reason);
     if (migration_incoming_get_current()->exit_on_error) {
-        quasar_link_wait_closed(quasar_move()->link, FAREWELL_NS);
-        error_report("the machine stays at the source: %s", reason);
+        if (quasar_move()->link) {
+            quasar_link_wait_closed(quasar_move()->link, FAREWELL_NS);
+        }
+        error_report("the machine %s: %s", quasar_move()->link
+                     ? "stays at the source" : "could not be read", reason);
         exit(EXIT_FAILURE);
     }
 }
@@ -239,6 +247,35 @@ static char *failure_reason(void)
                              : "the machine could not be loaded");
 }
 
+static void file_loaded_bh(void *opaque)
+{
+    if (incoming.active && !incoming.loading && quasar_move()->file) {
+        quasar_incoming_commit(false);
+    }
+}
+
+static void loaded_well(void)
+{
+    if (quasar_move()->file) {
+        aio_bh_schedule_oneshot(qemu_get_aio_context(), file_loaded_bh, NULL);
+        return;
+    }
+    quasar_link_be_patient(quasar_move()->link);
+    vote(true, NULL);
+    quasar_move_enter(QUASAR_STAGE_COMMIT, QUASAR_WHERE_UNDECIDED, NULL);
+}
+
+/* QEMU needs no more, but a file that is damaged anywhere is not loaded. */
+static void read_the_rest(void)
+{
+    Error *err = NULL;
+
+    if (!quasar_file_reader_finish(quasar_move()->file, &err)) {
+        migrate_set_error(migrate_get_current(), err);
+        error_free(err);
+    }
+}
+
 /*
  * The load has ended and QEMU is about to say its last word on the return
  * path.  The vote goes first: both travel in lane 0.
@@ -252,21 +289,24 @@ int quasar_incoming_load_cleanup(void *opaque)
         return 0;
     }
     incoming.loading = false;
+    if (quasar_move()->file && mis->state == MIGRATION_STATUS_COMPLETED) {
+        read_the_rest();
+    }
     /* that a link died or the source gave up is an error by now, too */
     if (mis->state == MIGRATION_STATUS_COMPLETED &&
         !quasar_disk_load_error() &&
         !migrate_has_error(migrate_get_current())) {
-        quasar_link_be_patient(quasar_move()->link);
-        vote(true, NULL);
-        quasar_move_enter(QUASAR_STAGE_COMMIT, QUASAR_WHERE_UNDECIDED, NULL);
+        loaded_well();
         return 0;
     }
     reason = failure_reason();
     qemu_file_set_error(mis->from_src_file, -EIO);
-    vote(false, reason);
-    quasar_link_close(quasar_move()->link, VOTE_NO_WAIT_NS);
-    /* the process may exit as soon as we return */
-    quasar_link_wait_closed(quasar_move()->link, VOTE_NO_WAIT_NS);
+    if (quasar_move()->link) {
+        vote(false, reason);
+        quasar_link_close(quasar_move()->link, VOTE_NO_WAIT_NS);
+        /* the process may exit as soon as we return */
+        quasar_link_wait_closed(quasar_move()->link, VOTE_NO_WAIT_NS);
+    }
     if (mis->state == MIGRATION_STATUS_COMPLETED) {
         give_back(reason);            /* QEMU saw nothing wrong */
     } else {
@@ -310,13 +350,50 @@ void quasar_incoming_commit(bool by_person)
     if (note) {
         qs_kv_set_string(kv, "running.note", note);
     }
-    quasar_link_send(move->link, QS_FRAME_RUNNING, kv);
+    if (move->link) {
+        quasar_link_send(move->link, QS_FRAME_RUNNING, kv);
+    }
     quasar_move_enter(QUASAR_STAGE_DONE, QUASAR_WHERE_HERE,
                       note ?: by_person ? "a person decided that it runs here"
                                         : NULL);
     if (by_person) {
         quasar_link_close(move->link, NANOSECONDS_PER_SECOND);
     }
+}
+
+static void begin(QuasarLink *link, QIOChannel *file)
+{
+    quasar_move_begin(QUASAR_ROLE_DESTINATION, link, file);
+    quasar_verify_reset();
+    incoming.want_run = autostart;
+    incoming.active = true;
+    incoming.loading = false;
+    autostart = 0;
+}
+
+static void start_file(const char *path, Error **errp)
+{
+    g_autoptr(QsKv) mine = quasar_facts_collect();
+    g_autoptr(QsKv) reply = qs_kv_new();
+    QIOChannel *channel;
+    const QsKv *theirs;
+
+    if (!quasar_disk_survey(errp)) {
+        return;
+    }
+    channel = quasar_file_reader_new(path, errp);
+    if (!channel) {
+        return;
+    }
+    theirs = quasar_file_reader_head(channel);
+    if (!quasar_facts_fit(theirs, mine, errp) ||
+        !quasar_disk_judge(theirs, reply, errp)) {
+        object_unref(OBJECT(channel));
+        return;
+    }
+    begin(NULL, channel);
+    quasar_move()->peer = quasar_facts_describe(theirs);
+    load(QIO_CHANNEL(object_ref(OBJECT(channel))));
 }
 
 static void start_session(SocketAddress *address, Error **errp)
@@ -351,22 +428,33 @@ static void start_session(SocketAddress *address, Error **errp)
         return;
     }
     /* visitors are served already, but the main loop is ours */
-    quasar_move_begin(QUASAR_ROLE_DESTINATION, link);
-    quasar_verify_reset();
-    incoming.want_run = autostart;
-    incoming.active = true;
-    incoming.loading = false;
-    autostart = 0;
+    begin(link, NULL);
     for (SocketAddressList *l = list; l; l = l->next) {
         migrate_add_address(l->value);
     }
     qapi_free_SocketAddressList(list);
 }
 
-void quasar_start_incoming_migration(QuasarAddress *address, Error **errp)
+static void start(QuasarAddress *address, Error **errp)
 {
-    if (!quasar_move_may_begin(errp)) {
+    if (!quasar_move_may_begin(errp) || !quasar_address_check(address, errp)) {
         return;
     }
-    start_session(address->socket, errp);
+    if (address->file) {
+        start_file(address->file, errp);
+    } else {
+        start_session(address->socket, errp);
+    }
+}
+
+void quasar_start_incoming_migration(QuasarAddress *address, Error **errp)
+{
+    ERRP_GUARD();
+
+    start(address, errp);
+    if (*errp) {
+        /* nothing has begun, so there may be another attempt */
+        migrate_set_state(&migration_incoming_get_current()->state,
+                          MIGRATION_STATUS_SETUP, MIGRATION_STATUS_NONE);
+    }
 }

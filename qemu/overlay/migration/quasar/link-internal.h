@@ -18,6 +18,7 @@
 #define QUASAR_WINDOW (32 * MiB)      /* bytes ahead of what was read */
 #define QUASAR_PIECES_MAX 65536       /* and in how many pieces */
 #define QUASAR_ATTEMPT_NS (10 * NANOSECONDS_PER_SECOND)
+#define QUASAR_CONNECT_MS 10000       /* each address of the peer */
 #define QUASAR_SILENCE_NS (6 * NANOSECONDS_PER_SECOND)
 #define QUASAR_PING_NS (1 * NANOSECONDS_PER_SECOND)
 #define QUASAR_ACK_NS (10 * SCALE_MS)
@@ -120,7 +121,6 @@ void quasar_link_die(QuasarLink *link, const char *fmt, ...)
     G_GNUC_PRINTF(2, 3);
 /* A lane stayed down for too long. */
 void quasar_link_lose(QuasarLink *link);
-bool quasar_link_over(const QuasarLink *link);
 void quasar_link_fresh_session(QuasarLink *link, QsRole role,
                                const QsTerms *terms);
 /* False when the piece breaks a rule: @why tells. */

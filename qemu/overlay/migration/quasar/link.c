@@ -111,11 +111,6 @@ void quasar_link_unref(QuasarLink *link)
     g_free(link);
 }
 
-bool quasar_link_over(const QuasarLink *link)
-{
-    return link->dead;
-}
-
 /* Everybody who waits looks again. */
 static void wake_all(QuasarLink *link)
 {

@@ -2,18 +2,17 @@
 /* The state of the move, its events, queries and the guard of 'cont'. */
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
-#include "qemu/sockets.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-quasar.h"
 #include "qapi/qapi-events-quasar.h"
 #include "block/aio.h"
-#include "crypto/tlscreds.h"
 #include "migration/quasar.h"
-#include "qom/object_interfaces.h"
+#include "quasar/peer.h"
 #include "system/runstate.h"
 #include "migration/migration.h"
 #include "migration/options.h"
 #include "disk-hello.h"
+#include "file.h"
 #include "move.h"
 #include "settings.h"
 #include "verify.h"
@@ -54,18 +53,36 @@ bool quasar_move_may_begin(Error **errp)
     return true;
 }
 
-void quasar_move_begin(QuasarRole role, QuasarLink *link)
+static void forget(QuasarMove *move)
 {
-    if (current) {
-        quasar_link_close(current->link, FAREWELL_NS);
-        quasar_link_unref(current->link);
-        g_free(current->peer);
-        g_free(current->reason);
-        g_free(current);
+    if (move->link) {
+        quasar_link_close(move->link, FAREWELL_NS);
+        quasar_link_unref(move->link);
     }
+    object_unref(OBJECT(move->file));
+    g_free(move->peer);
+    g_free(move->reason);
+    g_free(move);
+}
+
+static void query_transport(const QuasarMove *move, QuasarInfo *info)
+{
+    if (move->link) {
+        quasar_link_query(move->link, info);
+    } else if (move->role == QUASAR_ROLE_SOURCE) {
+        quasar_file_writer_query(move->file, info);
+    } else {
+        quasar_file_reader_query(move->file, info);
+    }
+}
+
+void quasar_move_begin(QuasarRole role, QuasarLink *link, QIOChannel *file)
+{
+    g_clear_pointer(&current, forget);
     current = g_new0(QuasarMove, 1);
     current->role = role;
     current->link = link;
+    current->file = file;
     current->began = qemu_clock_get_ms(QEMU_CLOCK_REALTIME);
     quasar_move_enter(QUASAR_STAGE_PREPARE,
                       role == QUASAR_ROLE_SOURCE ? QUASAR_WHERE_HERE
@@ -83,7 +100,7 @@ void quasar_move_enter(QuasarStage stage, QuasarWhere where,
         g_free(current->reason);
         current->reason = g_strdup(reason);
     }
-    quasar_link_query(current->link, &figures);
+    query_transport(current, &figures);
     qapi_event_send_quasar_stage(
         current->role, stage, where,
         qemu_clock_get_ms(QEMU_CLOCK_REALTIME) - current->began,
@@ -94,7 +111,7 @@ void quasar_move_enter(QuasarStage stage, QuasarWhere where,
 
 void quasar_move_set_level(int level)
 {
-    if (current) {
+    if (current && current->link) {
         quasar_link_set_level(current->link, level);
     }
 }
@@ -145,7 +162,7 @@ QuasarInfo *qmp_query_quasar(Error **errp)
     info->where = current->where;
     info->peer = g_strdup(current->peer);
     info->reason = g_strdup(current->reason);
-    quasar_link_query(current->link, info);
+    query_transport(current, info);
     info->disks = quasar_disk_query();
     info->verified = quasar_verify_bytes();
     return info;
@@ -170,8 +187,10 @@ bool quasar_cont(Error **errp)
         quasar_incoming_want_run()) {
         return true;
     }
-    error_setg(errp, "the machine is on the other side: %s",
-               current->reason ?: "it was moved there");
+    error_setg(errp, "the machine is %s: %s",
+               current->link ? "on the other side" : "not here",
+               current->reason ?: current->link ? "it was moved there"
+                                                : "it is being read");
     return true;
 }
 
@@ -192,6 +211,9 @@ void quasar_shutdown(void)
     }
     if (current->role == QUASAR_ROLE_SOURCE) {
         awaited = quasar_outgoing_shutdown();
+    }
+    if (!current->link) {
+        return;
     }
     patience = awaited ? LAST_WORD_NS : COURTESY_NS;
     quasar_link_close(current->link, patience);
@@ -220,38 +242,18 @@ void qmp_quasar_resolve(QuasarVerdict verdict, Error **errp)
 bool quasar_tls_creds(bool client, QCryptoTLSCreds **ret_creds, Error **errp)
 {
     const char *id = migrate_tls_creds();
-    Object *object;
 
     *ret_creds = NULL;
-    if (!id || !*id) {
-        return true;
+    if (id && *id) {
+        *ret_creds = quasar_peer_creds(id, client, errp);
+        return *ret_creds;
     }
-    object = object_resolve_path_component(object_get_objects_root(), id);
-    if (!object || !object_dynamic_cast(object, TYPE_QCRYPTO_TLS_CREDS)) {
-        error_setg(errp, "'%s' is not an object with TLS credentials", id);
-        return false;
-    }
-    if (!qcrypto_tls_creds_check_endpoint(
-            QCRYPTO_TLS_CREDS(object),
-            client ? QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT
-                   : QCRYPTO_TLS_CREDS_ENDPOINT_SERVER, errp)) {
-        return false;
-    }
-    *ret_creds = QCRYPTO_TLS_CREDS(object_ref(object));
     return true;
 }
 
 bool quasar_plain_allowed(const SocketAddress *address)
 {
-    struct in_addr binary;
-    const char *host;
-
-    if (address->type == SOCKET_ADDRESS_TYPE_UNIX ||
-        quasar_settings()->plain) {
-        return true;
-    }
-    host = address->u.inet.host;
-    return g_str_equal(host, "localhost") || g_str_equal(host, "::1") ||
-           (g_str_has_prefix(host, "127.") &&
-            inet_pton(AF_INET, host, &binary) == 1);
+    return address->type == SOCKET_ADDRESS_TYPE_UNIX ||
+           quasar_settings()->plain ||
+           quasar_peer_is_loopback(address->u.inet.host);
 }

@@ -21,6 +21,10 @@
  *   holds it     peer ................... | undecided .......... here
  *
  * So at any time at most one side says 'here', and only that side runs it.
+ *
+ * A file neither votes nor runs anything.  Who writes one keeps the machine,
+ * paused when the file is whole; who reads one has it when all of it was
+ * read.  What a file holds may be read twice: that is for its owner to know.
  */
 #ifndef QUASAR_MOVE_H
 #define QUASAR_MOVE_H
@@ -31,7 +35,8 @@ typedef struct QuasarMove {
     QuasarRole role;
     QuasarStage stage;
     QuasarWhere where;
-    QuasarLink *link;
+    QuasarLink *link;         /* NULL: the other side is a file */
+    QIOChannel *file;         /* else NULL */
     int64_t began;
     char *peer;
     char *reason;
@@ -42,8 +47,8 @@ QuasarMove *quasar_move(void);
 
 /* False when the process's last move forbids another. */
 bool quasar_move_may_begin(Error **errp);
-/* Takes over @link. */
-void quasar_move_begin(QuasarRole role, QuasarLink *link);
+/* Takes over @link, or @file. */
+void quasar_move_begin(QuasarRole role, QuasarLink *link, QIOChannel *file);
 /* Tells the event; @reason may be NULL. */
 void quasar_move_enter(QuasarStage stage, QuasarWhere where,
                        const char *reason);

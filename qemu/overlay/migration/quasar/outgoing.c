@@ -25,6 +25,7 @@
 #include "channel.h"
 #include "disk-hello.h"
 #include "facts.h"
+#include "file.h"
 #include "move.h"
 #include "settings.h"
 #include "verify.h"
@@ -33,6 +34,7 @@
 #define CONFIRM_WAIT_NS (1 * NANOSECONDS_PER_SECOND)
 #define ABORT_NS (5 * NANOSECONDS_PER_SECOND)
 #define ABORT_LATE_NS (600 * NANOSECONDS_PER_SECOND)
+#define FILE_LEVEL 1          /* of zstd, unless it was set */
 
 typedef struct Outgoing {
     bool active;              /* from 'migrate' to DONE or FAILED */
@@ -67,7 +69,13 @@ static void finish(void)
 static void tell_abort(const char *reason)
 {
     QuasarMove *move = quasar_move();
-    g_autoptr(QsKv) kv = qs_kv_new();
+    g_autoptr(QsKv) kv = NULL;
+
+    if (move->file) {
+        quasar_file_writer_discard(move->file);
+        return;
+    }
+    kv = qs_kv_new();
 
     qs_kv_set_string(kv, "abort.reason", reason);
     quasar_link_discard_stream(move->link);
@@ -96,7 +104,10 @@ static int migration_event(NotifierWithReturn *notifier, MigrationEvent *event,
     if (!outgoing.active) {
         return 0;
     }
-    if (event->type == MIG_EVENT_PRECOPY_DONE) {
+    if (event->type == MIG_EVENT_PRECOPY_DONE && move->file) {
+        finish();
+        quasar_move_enter(QUASAR_STAGE_DONE, QUASAR_WHERE_HERE, NULL);
+    } else if (event->type == MIG_EVENT_PRECOPY_DONE) {
         finish();
         quasar_link_be_patient(move->link);
         quasar_link_send(move->link, QS_FRAME_COMMIT, NULL);
@@ -161,7 +172,9 @@ static void connect_migration(const Error *error)
         migration_connect(s, (Error *)error);
         return;
     }
-    channel = quasar_channel_new(quasar_move()->link);
+    channel = quasar_move()->file
+              ? QIO_CHANNEL(object_ref(OBJECT(quasar_move()->file)))
+              : quasar_channel_new(quasar_move()->link);
     file = qemu_file_new_output(channel);
     object_unref(OBJECT(channel));
     migration_ioc_register_yank(channel);
@@ -279,7 +292,8 @@ static const QuasarLinkOps outgoing_ops = {
 
 bool quasar_outgoing_decided(void)
 {
-    return outgoing.active && state()->state == MIGRATION_STATUS_COMPLETED;
+    return outgoing.active && !quasar_move()->file &&
+           state()->state == MIGRATION_STATUS_COMPLETED;
 }
 
 bool quasar_outgoing_switches(void)
@@ -295,6 +309,9 @@ bool quasar_outgoing_shutdown(void)
         return quasar_move()->where == QUASAR_WHERE_UNDECIDED;
     }
     outgoing.active = false;
+    if (state()->state == MIGRATION_STATUS_COMPLETED && quasar_move()->file) {
+        return false;
+    }
     if (state()->state == MIGRATION_STATUS_COMPLETED) {
         quasar_link_be_patient(quasar_move()->link);
         quasar_link_send(quasar_move()->link, QS_FRAME_COMMIT, NULL);
@@ -382,6 +399,32 @@ static bool make_config(const SocketAddress *address, QuasarLinkConfig *config,
     return true;
 }
 
+/* What the source says of itself, its disks included. */
+static QsKv *introduce(Error **errp)
+{
+    g_autoptr(QsKv) hello = quasar_facts_collect();
+
+    if (quasar_settings()->disks) {
+        quasar_disk_set_excluded(quasar_settings()->exclude_disks);
+        if (!quasar_disk_offer(hello, errp)) {
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&hello);
+}
+
+/* The migration thread is ours from now on, until finish(). */
+static void begin(bool return_path)
+{
+    outgoing.had_return_path = migrate_return_path();
+    outgoing.start_time = state()->start_time;
+    outgoing.active = true;
+    outgoing.connected = false;
+    set_return_path(return_path);
+    quasar_disk_set_outgoing(quasar_settings()->disks);
+    quasar_verify_set_outgoing(quasar_settings()->verify);
+}
+
 static void start_session(SocketAddress *address, Error **errp)
 {
     QuasarLinkConfig config = { 0 };
@@ -391,33 +434,60 @@ static void start_session(SocketAddress *address, Error **errp)
         quasar_link_config_clear(&config);
         return;
     }
-    hello = quasar_facts_collect();
+    hello = introduce(errp);
+    if (!hello) {
+        quasar_link_config_clear(&config);
+        return;
+    }
     qs_kv_set_u64(hello, "session.resume-seconds",
                   quasar_settings()->resume_seconds);
-    if (quasar_settings()->disks) {
-        quasar_disk_set_excluded(quasar_settings()->exclude_disks);
-        if (!quasar_disk_offer(hello, errp)) {
-            qs_kv_free(hello);
-            quasar_link_config_clear(&config);
-            return;
-        }
-    }
-    outgoing.had_return_path = migrate_return_path();
-    outgoing.start_time = state()->start_time;
-    outgoing.active = true;
-    outgoing.connected = false;
-    set_return_path(true);
-    quasar_disk_set_outgoing(quasar_settings()->disks);
-    quasar_verify_set_outgoing(quasar_settings()->verify);
+    begin(true);
     quasar_move_begin(QUASAR_ROLE_SOURCE,
-                      quasar_link_new(&config, &outgoing_ops));
+                      quasar_link_new(&config, &outgoing_ops), NULL);
     quasar_link_dial(quasar_move()->link, hello);
+}
+
+/* Nobody answers: no return path, no vote, and disks travel whole. */
+static void start_file(const char *path, Error **errp)
+{
+    QIOChannel *channel;
+    QsKv *hello = introduce(errp);
+
+    if (!hello) {
+        return;
+    }
+    channel = quasar_file_writer_new(path, hello,
+                                     quasar_settings()->level_set
+                                     ? quasar_settings()->level : FILE_LEVEL,
+                                     errp);
+    if (!channel) {
+        return;
+    }
+    quasar_disk_set_by_reference(NULL);
+    begin(false);
+    quasar_move_begin(QUASAR_ROLE_SOURCE, NULL, channel);
+    quasar_move()->peer = g_strdup_printf("the file %s", path);
+    connect_migration(NULL);
+}
+
+int quasar_complete(void)
+{
+    Error *err = NULL;
+
+    if (!outgoing.active || !quasar_move()->file ||
+        quasar_file_writer_complete(quasar_move()->file, &err)) {
+        return 0;
+    }
+    migrate_set_error(state(), err);
+    error_free(err);
+    return -1;
 }
 
 void quasar_start_outgoing_migration(MigrationState *s, QuasarAddress *address,
                                      Error **errp)
 {
-    if (!quasar_move_may_begin(errp) || !check_capabilities(errp)) {
+    if (!quasar_move_may_begin(errp) || !quasar_address_check(address, errp) ||
+        !check_capabilities(errp)) {
         return;
     }
     if (migrate_mode() != MIG_MODE_NORMAL) {
@@ -425,7 +495,11 @@ void quasar_start_outgoing_migration(MigrationState *s, QuasarAddress *address,
                    MigMode_str(migrate_mode()));
         return;
     }
-    start_session(address->socket, errp);
+    if (address->file) {
+        start_file(address->file, errp);
+    } else {
+        start_session(address->socket, errp);
+    }
 }
 
 /*
@@ -434,7 +508,7 @@ void quasar_start_outgoing_migration(MigrationState *s, QuasarAddress *address,
  */
 static bool is_active(void *opaque)
 {
-    return outgoing.active && outgoing.connected;
+    return outgoing.active && outgoing.connected && !quasar_move()->file;
 }
 
 static void pending_exact(void *opaque, uint64_t *must_precopy,

@@ -57,6 +57,7 @@ void qmp_quasar_set(QuasarSettings *wish, Error **errp)
     }
     if (wish->has_level) {
         settings.level = wish->level;
+        settings.level_set = true;
         quasar_move_set_level(wish->level);
     }
     if (wish->has_resume_timeout) {

@@ -8,6 +8,7 @@
 typedef struct QuasarLimits {
     uint32_t lanes;
     int level;
+    bool level_set;           /* by the user */
     uint32_t resume_seconds;
     bool plain;
     bool disks;

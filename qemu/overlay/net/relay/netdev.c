@@ -9,7 +9,6 @@
 #include "qemu/osdep.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
-#include "qemu/sockets.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-net-relay.h"
 #include "qapi/qapi-events-net-relay.h"
@@ -18,7 +17,7 @@
 #include "net/eth.h"
 #include "net/net.h"
 #include "net-relay/protocol.h"
-#include "qom/object_interfaces.h"
+#include "quasar/peer.h"
 #include "system/runstate.h"
 #include "net/clients.h"
 #include "link.h"
@@ -215,35 +214,6 @@ static SocketAddress *make_address(const NetdevRelayOptions *options,
     return address;
 }
 
-static bool find_creds(const char *id, QCryptoTLSCreds **ret_creds,
-                       Error **errp)
-{
-    Object *object = object_resolve_path_component(object_get_objects_root(),
-                                                   id);
-
-    if (!object || !object_dynamic_cast(object, TYPE_QCRYPTO_TLS_CREDS)) {
-        error_setg(errp, "'%s' is not an object with TLS credentials", id);
-        return false;
-    }
-    if (!qcrypto_tls_creds_check_endpoint(QCRYPTO_TLS_CREDS(object),
-                                          QCRYPTO_TLS_CREDS_ENDPOINT_CLIENT,
-                                          errp)) {
-        return false;
-    }
-    *ret_creds = QCRYPTO_TLS_CREDS(object_ref(object));
-    return true;
-}
-
-static bool is_loopback(const char *host)
-{
-    struct in_addr binary;
-
-    return !host || g_str_equal(host, "localhost") ||
-           g_str_equal(host, "::1") ||
-           (g_str_has_prefix(host, "127.") &&
-            inet_pton(AF_INET, host, &binary) == 1);
-}
-
 static bool make_secret(const NetdevRelayOptions *options,
                         RelayLinkConfig *config, Error **errp)
 {
@@ -256,9 +226,10 @@ static bool make_secret(const NetdevRelayOptions *options,
             error_setg(errp, "tls-creds= is for host= and port=");
             return false;
         }
-        return find_creds(options->tls_creds, &config->creds, errp);
+        config->creds = quasar_peer_creds(options->tls_creds, true, errp);
+        return config->creds;
     }
-    if (!is_loopback(options->host)) {
+    if (options->host && !quasar_peer_is_loopback(options->host)) {
         error_setg(errp, "the guest's frames would be open to everybody on "
                    "the way to '%s'", options->host);
         error_append_hint(errp, "Use tls-creds= in place of secret=.\n");
