@@ -12,10 +12,10 @@ from typing import Any
 import places
 import pytest
 from deadlines import Deadline
-from machine import Machine, Setup
+from machine import Machine, MachineError, Setup
 from migration import QUASAR_FILE, MigrationFailed, load, save
 from qmp import QmpError
-from session import PASSES
+from session import PASSES, Session
 from test_session_disks import BLOCK, SIZE, disk, image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "wire"))
@@ -92,6 +92,18 @@ def save_fails(machine: Machine, path: Path) -> str:
     assert told(machine)["where"] == "here"
     check_memory(machine)
     return told(machine)["reason"]
+
+
+def altered(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1:]
+
+
+def told_stage(machine: Machine) -> str:
+    """How far the move is; nothing when none began."""
+    try:
+        return told(machine)["stage"]
+    except QmpError:
+        return ""
 
 
 def only(folder: Path) -> list[str]:
@@ -185,8 +197,9 @@ def test_an_existing_file_stays(start: Callable[..., Machine], tmp_path: Path) -
 
 def test_a_name_taken_meanwhile(start: Callable[..., Machine], tmp_path: Path) -> None:
     machine = start()
+    machine.qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 20})
     machine.qmp.listen(lambda event: (tmp_path / "guest").write_text("dear")
-                       if event.data.get("stage") == "stop" else None)
+                       if event.data.get("stage") == "bulk" else None)
     assert "cannot get its name: File exists" in save_fails(machine, tmp_path / "guest")
     assert (tmp_path / "guest").read_text() == "dear" and only(tmp_path) == ["guest"]
 
@@ -205,16 +218,19 @@ def test_cancelled(start: Callable[..., Machine], tmp_path: Path) -> None:
 
 def test_ended_while_it_writes(start: Callable[..., Machine], tmp_path: Path) -> None:
     """'quit' tidies up; a kill leaves a file that nobody takes for a whole one."""
-    for end in (lambda m: m.qmp.execute("quit"), lambda m: m.process.kill()):
+    for killed in (False, True):
         machine = start()
         machine.qmp.execute("migrate-set-parameters", {"max-bandwidth": 1 << 20})
         machine.qmp.execute("migrate", {"uri": f"{QUASAR_FILE}{tmp_path}/guest"})
         machine.qmp.wait_event("QUASAR_STAGE", lambda data: data["stage"] == "bulk", timeout=30)
         names = only(tmp_path)
-        end(machine)
-        machine.process.wait(30)
-        assert names[0].startswith("guest.partial-") and "guest" not in only(tmp_path)
-        assert only(tmp_path) == ([] if machine.process.returncode == 0 else names)
+        assert len(names) == 1 and names[0].startswith("guest.partial-")
+        if killed:
+            machine.process.kill()
+        else:
+            machine.qmp.execute("quit")
+        assert machine.process.wait(30) == (-9 if killed else 0)
+        assert only(tmp_path) == (names if killed else [])
 
 
 def test_the_disk_fills_up(start: Callable[..., Machine], tmp_path: Path) -> None:
@@ -226,9 +242,10 @@ def test_the_disk_fills_up(start: Callable[..., Machine], tmp_path: Path) -> Non
         pytest.skip(f"no small file system can be made: {mounted.stderr.strip()}")
     try:
         assert "No space left on device" in save_fails(start(), small / "guest")
-        assert only(small) == []
+        room = os.statvfs(small)
+        assert only(small) == [] and room.f_bfree == room.f_blocks
     finally:
-        subprocess.run(["umount", "-l", small], check=True)
+        subprocess.run(["umount", small], check=True)       # nobody has it open
 
 
 # What is not read
@@ -265,10 +282,13 @@ def test_strange_files(start: Callable[..., Machine], saved: Path, tmp_path: Pat
     assert "no regular file" in refusal(there, tmp_path)
     assert "not a file that quasar: wrote" in refused(b"")
     assert "not a file that quasar: wrote" in refused(random.Random(1).randbytes(1 << 16))
-    assert "not a file that quasar: wrote" in refused(good[head:])
-    for length in (head - 1, head, head + 1, len(good) // 2, len(good) - 143, len(good) - 1):
-        assert "cut short" in refused(good[:length]) or length < head
+    assert "DATA where HELLO is due" in refused(good[head:])
+    assert "it ends there" in refused(good[:head - 1])
+    for length in (head, head + 1, len(good) // 2, len(good) - 143, len(good) - 1):
+        assert "cut short" in refused(good[:length])
     assert "cut short" in refused(good + b"\0")
+    for place in (40, head - 1, len(good) - 1, len(good) - 150, len(good) - 143 - 64 - 16):
+        assert "is damaged at byte" in refused(altered(good, place))
     session = second.pack_frame(second.Header(1, 7), second.pack_kv({"host.arch": "x86_64"}))
     assert "holds a session" in refused(session)
     newer = second.pack_kv({"file.version": 2})
@@ -279,17 +299,53 @@ def test_strange_files(start: Callable[..., Machine], saved: Path, tmp_path: Pat
     wait_here(there)
 
 
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("place", [0.001, 0.01, 0.1, 0.5, 0.9, 0.999])
 def test_an_altered_byte(start: Callable[..., Machine], saved: Path, place: float) -> None:
     """Anywhere, even in what QEMU itself would not look at; nothing runs."""
-    content = bytearray(saved.read_bytes())
-    content[int(len(content) * place)] ^= 4
-    saved.write_bytes(content)
+    content = saved.read_bytes()
+    saved.write_bytes(altered(content, int(len(content) * place)))
     there = start(HOME, waits=True)
     assert "is damaged at byte" in refusal(there, saved)
     assert there.running and not runs(there)
+    assert there.qmp.execute("query-migrate").get("status") != "completed"
+    if told_stage(there) == "failed":
+        with pytest.raises(QmpError, match="the machine is not here"):
+            there.qmp.execute("cont")
+    there.qmp.execute("quit")
+    assert there.process.wait(30) == 0
+
+
+def test_a_discarded_copy_is_not_handed_on(pair: Callable[..., Session], tmp_path: Path) -> None:
+    """The source runs the guest; writing its copy to a file does not make that one the guest."""
+    session = pair()
+    session.at_stage("destination", "commit", session.link.silence)
+    session.link.shape(delay=0.1)
+    session.start()
+    session.wait(lambda: session.info("destination").get("where") == "undecided", "the vote")
+    session.destination.qmp.execute("quasar-resolve", {"verdict": "discard"})
     with pytest.raises(QmpError, match="the machine is not here"):
-        there.qmp.execute("cont")
+        session.destination.qmp.execute("migrate", {"uri": f"{QUASAR_FILE}{tmp_path}/copy"})
+    with pytest.raises(QmpError):
+        session.destination.qmp.execute("cont")
+    assert not session.runs("destination")
+
+
+def test_bad_file_at_the_start(saved: Path) -> None:
+    """QEMU ends with the reason, as it does for any other address."""
+    saved.write_bytes(saved.read_bytes()[:-1])
+    setup = Setup(places.guest(GUEST), net=False)
+    with pytest.raises(MachineError, match="is cut short"):
+        Machine(places.Place.parse(HOME), setup, saved.parent / "there",
+                incoming=f"{QUASAR_FILE}{saved}")
+
+
+def test_nobody_can_acknowledge(start: Callable[..., Machine], tmp_path: Path) -> None:
+    machine = start()
+    machine.qmp.execute("migrate-set-capabilities", {"capabilities": [
+        {"capability": name, "state": True} for name in ("return-path", "switchover-ack")]})
+    with pytest.raises(QmpError, match="switchover-ack: nobody answers"):
+        machine.qmp.execute("migrate", {"uri": f"{QUASAR_FILE}{tmp_path}/guest"})
+    assert only(tmp_path) == []
 
 
 def test_exchanged_frames(start: Callable[..., Machine], saved: Path) -> None:
@@ -334,7 +390,8 @@ def test_layout(saved: Path) -> None:
     assert [bool(f.header.flags & second.END) for f in machine] == [False] * (len(machine) - 1) + [
         True]
     summary = second.unpack_kv(end.payload)
-    assert end.header.type == second.NUMBER["BYE"] and os.path.getsize(saved) == len(content)
+    assert end.header.type == second.NUMBER["BYE"]
+    assert sum(64 + frame.header.stored_len for frame in frames) == len(content)
     assert summary["file.frames"] == len(machine)
     assert summary["file.bytes"] == sum(len(frame.payload) for frame in machine)
     entries = b"".join(frame.payload for frame in index)

@@ -105,6 +105,27 @@ def test_error_in_a_later_round(pair: Callable[..., Session], tmp_path: Path, en
     assert "disk0" in reason and os.strerror(number) in reason
 
 
+@pytest.mark.parametrize(("end", "kind", "number"), [
+    ("source", "read", errno.EIO), ("destination", "write", errno.ENOSPC)])
+def test_error_in_the_last_pass(pair: Callable[..., Session], tmp_path: Path, end: str, kind: str,
+                                number: int) -> None:
+    """The machine is paused, and what was written last cannot go along: it goes on at the source."""
+    error = {end: injected(kind, number, LATER)}
+    session = pair(disk(image(tmp_path / "a", filled=16), error.get("source", "")),
+                   disk(image(tmp_path / "b"), error.get("destination", "")))
+    source = session.source.qmp
+    source.execute("migrate-set-capabilities", {"capabilities": [
+        {"capability": "pause-before-switchover", "state": True}]})
+    session.start()
+    source.wait_event("MIGRATION", lambda d: d["status"] == "pre-switchover")
+    assert session.runners() == []
+    source.human(f'qemu-io -d {BACKEND} "write -P 0x5a {LATER} {BLOCK}"')
+    source.execute("migrate-continue", {"state": "pre-switchover"})
+    reason = session.check_stays()
+    assert "disk0" in reason and os.strerror(number) in reason
+    session.destination.process.wait(10)
+
+
 def test_destination_cannot_flush(pair: Callable[..., Session], tmp_path: Path) -> None:
     """The machine is paused already and all of it was sent: no vote, it goes on at the source."""
     session = pair(disk(image(tmp_path / "a", filled=16)),

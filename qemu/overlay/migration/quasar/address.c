@@ -45,7 +45,7 @@ bool quasar_address_parse(const char *uri, QuasarAddress *addr, Error **errp)
 
 bool quasar_address_check(const QuasarAddress *addr, Error **errp)
 {
-    if (!addr->socket == !addr->file) {
+    if (!addr->socket == !addr->file || (addr->file && !*addr->file)) {
         error_setg(errp, "quasar: needs either a socket or a file");
         return false;
     }

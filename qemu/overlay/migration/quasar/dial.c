@@ -13,6 +13,7 @@
 
 #define RETRY_FIRST_MS 50
 #define RETRY_LAST_MS 1000
+#define UNHEARD_MAX 6         /* connections that ended with no answer */
 
 typedef struct Dialler {
     QuasarLink *link;
@@ -210,10 +211,12 @@ static Outcome attempt(QuasarLink *link, unsigned lane, char **ret_why)
 
 /*
  * Whether the lane is to be dialled again.  Before the hello is done, there
- * is nothing to lose: who cannot be reached then is told at once.
+ * is nothing to lose: who cannot be reached then is told at once.  A
+ * handshake of TLS succeeds here before the other side has looked at our
+ * certificate, so one that is not accepted shows as connections that end.
  */
-static bool go_on(QuasarLink *link, unsigned lane, Outcome outcome,
-                  const char *why, int64_t began)
+static bool go_on(QuasarLink *link, Outcome outcome, const char *why,
+                  int64_t began, unsigned attempts)
 {
     int64_t now = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     bool secure = link->config.creds;
@@ -239,8 +242,11 @@ static bool go_on(QuasarLink *link, unsigned lane, Outcome outcome,
         }
         return true;
     case OUTCOME_CUT:
-        if (!link->session && now - began > link->config.resume_ns) {
-            quasar_link_die(link, "the other side does not answer: %s", why);
+        if (!link->session && (now - began > link->config.resume_ns ||
+                               attempts == UNHEARD_MAX)) {
+            quasar_link_die(link, "the other side does not answer%s: %s",
+                            secure ? " (does it accept this side's "
+                                     "credentials?)" : "", why);
             return false;
         }
         return true;
@@ -256,14 +262,14 @@ static void *dial_lane(void *opaque)
     int pause_ms = RETRY_FIRST_MS;
 
     qemu_mutex_lock(&link->lock);
-    while (!link->dead) {
+    for (unsigned attempts = 1; !link->dead; attempts++) {
         g_autofree char *why = NULL;
         Outcome outcome;
 
         qemu_mutex_unlock(&link->lock);
         outcome = attempt(link, dialler->lane, &why);
         qemu_mutex_lock(&link->lock);
-        if (!go_on(link, dialler->lane, outcome, why, began)) {
+        if (!go_on(link, outcome, why, began, attempts)) {
             break;
         }
         if (!link->lanes[dialler->lane].down_since) {

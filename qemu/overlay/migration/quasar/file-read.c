@@ -16,6 +16,7 @@
 #include "qemu/coroutine.h"
 #include "qemu/event_notifier.h"
 #include "qemu/iov.h"
+#include "qemu/stats64.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "io/channel-util.h"
@@ -25,6 +26,8 @@
 #include "wire/decoder.h"
 
 #define TURN (4 * MiB)
+#define TAIL 2                /* entries of the index that are verified first */
+#define UNASKED_MAX (64 * MiB)
 
 #define TYPE_QUASAR_FILE_READER "quasar-file-reader"
 OBJECT_DECLARE_SIMPLE_TYPE(QuasarFileReader, QUASAR_FILE_READER)
@@ -45,8 +48,9 @@ struct QuasarFileReader {
     size_t payload_at;
     bool over;                        /* stream 1 has ended */
     bool shut;                        /* atomic */
-    uint64_t position, plain;         /* atomic */
+    Stat64 position;
     uint64_t since_turn;
+    bool has_ready;
     EventNotifier ready;              /* always set */
 };
 
@@ -97,9 +101,19 @@ static QsFrame *next_frame(QuasarFileReader *r, Error **errp)
             damaged(r, errp, "%s", error->message);
             return NULL;
         }
-        qatomic_set(&r->position, at + got);
+        stat64_set(&r->position, at + got);
     }
     return frame;
+}
+
+/* Whether something of ours begins at @position. */
+static bool has_magic(QuasarFileReader *r, uint64_t position)
+{
+    static const guint8 magic[] = { 0x89, 'Q', 'S', 'F' };
+    guint8 found[sizeof(magic)];
+
+    return RETRY_ON_EINTR(pread(r->fd, found, sizeof(found), position)) ==
+           sizeof(found) && !memcmp(found, magic, sizeof(magic));
 }
 
 static QsFrame *expect_frame(QuasarFileReader *r, QsFrameType type,
@@ -121,12 +135,15 @@ static bool read_head(QuasarFileReader *r, Error **errp)
         "machine.*", "host.*", "session.*", "file.*", "disks", NULL,
     };
     g_autoptr(GError) error = NULL;
-    g_autoptr(Error) local_err = NULL;
-    g_autoptr(QsFrame) frame = next_frame(r, &local_err);
+    g_autoptr(QsFrame) frame = NULL;
     guint64 version = 0;
 
-    if (!frame || frame->header.type != QS_FRAME_HELLO) {
+    if (!has_magic(r, 0)) {
         error_setg(errp, "'%s' is not a file that quasar: wrote", r->path);
+        return false;
+    }
+    frame = expect_frame(r, QS_FRAME_HELLO, errp);
+    if (!frame) {
         return false;
     }
     r->head = qs_kv_decode(frame->payload, &error);
@@ -160,20 +177,25 @@ static uint64_t end_length(void)
 
 static bool read_end(QuasarFileReader *r, Error **errp)
 {
-    g_autoptr(Error) local_err = NULL;
+    g_autoptr(GError) error = NULL;
     g_autoptr(QsFrame) frame = NULL;
     g_autoptr(QsKv) kv = NULL;
 
-    if (r->size >= r->data_at + end_length()) {
-        go_to(r, r->size - end_length());
-        frame = expect_frame(r, QS_FRAME_BYE, &local_err);
-        kv = frame ? qs_kv_decode(frame->payload, NULL) : NULL;
-    }
-    if (!kv || !qs_kv_get_u64(kv, "file.bytes", &r->end.bytes, NULL) ||
-        !qs_kv_get_u64(kv, "file.frames", &r->end.frames, NULL) ||
-        !qs_kv_get_u64(kv, "file.index", &r->end.index, NULL)) {
+    if (r->size < r->data_at + end_length() ||
+        !has_magic(r, r->size - end_length())) {
         error_setg(errp, "'%s' is cut short: its end is missing", r->path);
         return false;
+    }
+    go_to(r, r->size - end_length());
+    frame = expect_frame(r, QS_FRAME_BYE, errp);
+    if (!frame) {
+        return false;
+    }
+    kv = qs_kv_decode(frame->payload, &error);
+    if (!kv || !qs_kv_get_u64(kv, "file.bytes", &r->end.bytes, &error) ||
+        !qs_kv_get_u64(kv, "file.frames", &r->end.frames, &error) ||
+        !qs_kv_get_u64(kv, "file.index", &r->end.index, &error)) {
+        return damaged(r, errp, "%s", error->message);
     }
     if (r->end.frames != DIV_ROUND_UP(r->end.bytes, QUASAR_FILE_PAYLOAD) ||
         !r->end.frames || r->end.index < r->data_at ||
@@ -235,15 +257,16 @@ static bool next_piece(QuasarFileReader *r, Error **errp)
         return false;
     }
     header = &frame->header;
+    r->over = header->flags & QS_FLAG_END;
     if (header->stream != QS_STREAM_MACHINE || header->offset != r->offset ||
         header->sequence != r->sequence + 1 ||
-        header->sequence > r->end.frames ||
+        header->sequence > r->end.frames || !header->plain_len ||
+        (!r->over && header->plain_len != QUASAR_FILE_PAYLOAD) ||
         !index_agrees(r, r->sequence, at)) {
         return damaged(r, errp, "a piece of the machine is out of place");
     }
     r->sequence++;
     r->offset += header->plain_len;
-    r->over = header->flags & QS_FLAG_END;
     if (r->over && (r->offset != r->end.bytes ||
                     r->sequence != r->end.frames ||
                     r->base + qs_decoder_position(r->decoder) !=
@@ -253,6 +276,37 @@ static bool next_piece(QuasarFileReader *r, Error **errp)
     g_clear_pointer(&r->payload, g_bytes_unref);
     r->payload = g_bytes_ref(frame->payload);
     r->payload_at = 0;
+    return true;
+}
+
+/* To the piece that @entry of the index tells of. */
+static void go_to_entry(QuasarFileReader *r, uint64_t entry)
+{
+    const guint8 *place = r->index->data + entry * QUASAR_FILE_ENTRY;
+
+    r->sequence = entry * QUASAR_FILE_INDEX_EACH;
+    r->offset = r->sequence * QUASAR_FILE_PAYLOAD;
+    r->over = false;
+    g_clear_pointer(&r->payload, g_bytes_unref);
+    go_to(r, entry ? ldq_le_p(place + 8) : r->data_at);
+}
+
+/*
+ * The machine's end is what QEMU writes for people; it does not read that.
+ * Whoever waits for the load's outcome shall not be told afterwards that the
+ * file was damaged there.
+ */
+static bool verify_tail(QuasarFileReader *r, Error **errp)
+{
+    uint64_t entries = r->index->len / QUASAR_FILE_ENTRY;
+
+    go_to_entry(r, entries > TAIL ? entries - TAIL : 0);
+    while (!r->over) {
+        if (!next_piece(r, errp)) {
+            return false;
+        }
+    }
+    go_to_entry(r, 0);
     return true;
 }
 
@@ -303,7 +357,6 @@ static ssize_t reader_readv(QIOChannel *ioc, const struct iovec *iov,
                  r->payload_at, part);
     r->payload_at += part;
     r->since_turn += part;
-    qatomic_set(&r->plain, r->plain + part);
     return part;
 }
 
@@ -311,6 +364,9 @@ bool quasar_file_reader_finish(QIOChannel *ioc, Error **errp)
 {
     QuasarFileReader *r = QUASAR_FILE_READER(ioc);
 
+    if (r->end.bytes - r->offset > UNASKED_MAX) {
+        return damaged(r, errp, "there is more than a machine");
+    }
     while (!r->over) {
         if (!next_piece(r, errp)) {
             return false;
@@ -328,7 +384,7 @@ void quasar_file_reader_query(QIOChannel *ioc, QuasarInfo *info)
 {
     QuasarFileReader *r = QUASAR_FILE_READER(ioc);
 
-    info->wire_received = qatomic_read(&r->position);
+    info->wire_received = stat64_get(&r->position);
 }
 
 static bool open_file(QuasarFileReader *r, const char *path, Error **errp)
@@ -338,6 +394,11 @@ static bool open_file(QuasarFileReader *r, const char *path, Error **errp)
     r->path = g_strdup(path);
     r->fd = qemu_open(path, O_RDONLY | O_NONBLOCK, errp);
     if (r->fd < 0) {
+        return false;
+    }
+    r->has_ready = !event_notifier_init(&r->ready, true);
+    if (!r->has_ready) {
+        error_setg(errp, "'%s': no descriptor is left", path);
         return false;
     }
     if (fstat(r->fd, &st) < 0 || !S_ISREG(st.st_mode)) {
@@ -354,11 +415,11 @@ QIOChannel *quasar_file_reader_new(const char *path, Error **errp)
     QuasarFileReader *r = QUASAR_FILE_READER(ioc);
 
     if (!open_file(r, path, errp) || !read_head(r, errp) ||
-        !read_end(r, errp) || !read_index(r, errp)) {
+        !read_end(r, errp) || !read_index(r, errp) ||
+        !verify_tail(r, errp)) {
         object_unref(OBJECT(ioc));
         return NULL;
     }
-    go_to(r, r->data_at);
     return ioc;
 }
 
@@ -376,6 +437,12 @@ static int reader_set_blocking(QIOChannel *ioc, bool enabled, Error **errp)
 
 static int reader_close(QIOChannel *ioc, Error **errp)
 {
+    QuasarFileReader *r = QUASAR_FILE_READER(ioc);
+
+    if (r->fd >= 0) {
+        qemu_close(r->fd);
+        r->fd = -1;
+    }
     return 0;
 }
 
@@ -413,7 +480,6 @@ static void reader_init(Object *obj)
 
     r->fd = -1;
     r->index = g_byte_array_new();
-    event_notifier_init(&r->ready, true);
     go_to(r, 0);
     qio_channel_set_feature(QIO_CHANNEL(obj), QIO_CHANNEL_FEATURE_SHUTDOWN);
     qio_channel_set_name(QIO_CHANNEL(obj), "quasar-file-reader");
@@ -423,14 +489,14 @@ static void reader_finalize(Object *obj)
 {
     QuasarFileReader *r = QUASAR_FILE_READER(obj);
 
-    if (r->fd >= 0) {
-        close(r->fd);
-    }
+    reader_close(QIO_CHANNEL(obj), NULL);
     g_clear_pointer(&r->payload, g_bytes_unref);
     qs_decoder_free(r->decoder);
     qs_kv_free(r->head);
     g_byte_array_unref(r->index);
-    event_notifier_cleanup(&r->ready);
+    if (r->has_ready) {
+        event_notifier_cleanup(&r->ready);
+    }
     g_free(r->path);
 }
 

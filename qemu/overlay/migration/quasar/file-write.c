@@ -10,6 +10,7 @@
 #include "qemu/bswap.h"
 #include "qemu/guest-random.h"
 #include "qemu/lockable.h"
+#include "qemu/stats64.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "file.h"
@@ -23,7 +24,7 @@ OBJECT_DECLARE_SIMPLE_TYPE(QuasarFileWriter, QUASAR_FILE_WRITER)
 struct QuasarFileWriter {
     QIOChannel parent;
     char *path, *partial;
-    int fd;
+    int fd, folder;
     uint64_t session, sequence;
     QsEncoder *encoder;
     GByteArray *chunk;                /* of stream 1, not framed yet */
@@ -31,9 +32,9 @@ struct QuasarFileWriter {
     QuasarFileEnd end;
     uint64_t synced;
     bool shut;                        /* atomic */
-    uint64_t position, plain;         /* atomic */
+    Stat64 position, plain;
 
-    QemuMutex lock;                   /* the three below */
+    QemuMutex lock;                   /* fd's end, and the three below */
     bool partial_exists, whole_exists, unwanted;
 };
 
@@ -58,7 +59,7 @@ static bool write_bytes(QuasarFileWriter *w, const void *bytes, size_t len,
         error_setg_errno(errp, errno, "writing '%s' failed", w->path);
         return false;
     }
-    qatomic_set(&w->position, w->position + len);
+    stat64_add(&w->position, len);
     return true;
 }
 
@@ -66,10 +67,12 @@ static bool write_bytes(QuasarFileWriter *w, const void *bytes, size_t len,
 static void begin_to_sync(QuasarFileWriter *w)
 {
 #ifdef CONFIG_SYNC_FILE_RANGE
-    if (w->position - w->synced >= SYNC_STEP) {
-        sync_file_range(w->fd, w->synced, w->position - w->synced,
+    uint64_t position = stat64_get(&w->position);
+
+    if (position - w->synced >= SYNC_STEP) {
+        sync_file_range(w->fd, w->synced, position - w->synced,
                         SYNC_FILE_RANGE_WRITE);
-        w->synced = w->position;
+        w->synced = position;
     }
 #endif
 }
@@ -128,19 +131,26 @@ static bool write_data(QuasarFileWriter *w, unsigned stream, uint64_t offset,
     return write_frame(w, &header, plain, ++w->sequence, errp);
 }
 
-static void add_to_index(QuasarFileWriter *w)
+static bool add_to_index(QuasarFileWriter *w, Error **errp)
 {
     guint8 entry[QUASAR_FILE_ENTRY];
 
+    if (w->index->len + sizeof(entry) > QUASAR_FILE_INDEX_MAX) {
+        error_setg(errp, "'%s' has become longer than a reader takes",
+                   w->path);
+        return false;
+    }
     stq_le_p(entry, w->end.bytes);
-    stq_le_p(entry + 8, w->position);
+    stq_le_p(entry + 8, stat64_get(&w->position));
     g_byte_array_append(w->index, entry, sizeof(entry));
+    return true;
 }
 
 static bool write_chunk(QuasarFileWriter *w, bool last, Error **errp)
 {
-    if (w->end.frames % QUASAR_FILE_INDEX_EACH == 0) {
-        add_to_index(w);
+    if (w->end.frames % QUASAR_FILE_INDEX_EACH == 0 &&
+        !add_to_index(w, errp)) {
+        return false;
     }
     if (!write_data(w, QS_STREAM_MACHINE, w->end.bytes, w->chunk->data,
                     w->chunk->len, last, errp)) {
@@ -156,7 +166,7 @@ static bool write_index(QuasarFileWriter *w, Error **errp)
 {
     size_t at = 0;
 
-    w->end.index = w->position;
+    w->end.index = stat64_get(&w->position);
     while (at < w->index->len) {
         size_t len = MIN(w->index->len - at, QUASAR_FILE_PAYLOAD);
 
@@ -196,52 +206,40 @@ static ssize_t writer_writev(QIOChannel *ioc, const struct iovec *iov,
             written += part;
         }
     }
-    qatomic_set(&w->plain, w->plain + written);
+    stat64_add(&w->plain, written);
     return written;
 }
 
-/* Gives it its name, unless that was taken meanwhile. */
+/*
+ * Gives it its name, unless that was taken meanwhile.  File systems differ in
+ * what they can do at once; one that can neither rename so nor link leaves a
+ * moment between the look and the deed.
+ */
 static int name_it(QuasarFileWriter *w)
 {
+#ifdef RENAME_NOREPLACE
     if (!renameat2(AT_FDCWD, w->partial, AT_FDCWD, w->path,
                    RENAME_NOREPLACE)) {
         return 0;
     }
-    if (errno != EINVAL && errno != ENOSYS) {
+    if (errno == EEXIST) {
         return -errno;
     }
-    /* a file system that does not know how */
-    if (link(w->partial, w->path)) {
-        return -errno;
+#endif
+    if (!link(w->partial, w->path)) {
+        unlink(w->partial);
+        return 0;
     }
-    unlink(w->partial);
-    return 0;
+    if (errno == EEXIST || !access(w->path, F_OK)) {
+        return -EEXIST;
+    }
+    return rename(w->partial, w->path) ? -errno : 0;
 }
 
-static bool sync_folder(QuasarFileWriter *w, Error **errp)
-{
-    g_autofree char *folder = g_path_get_dirname(w->path);
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool ok = fd >= 0 && fsync(fd) == 0;
-
-    if (!ok) {
-        error_setg_errno(errp, errno, "syncing the folder of '%s' failed",
-                         w->path);
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return ok;
-}
-
-static bool keep(QuasarFileWriter *w, Error **errp)
+static bool name_if_wanted(QuasarFileWriter *w, Error **errp)
 {
     int ret;
 
-    if (fsync(w->fd) < 0) {
-        error_setg_errno(errp, errno, "syncing '%s' failed", w->path);
-        return false;
-    }
     QEMU_LOCK_GUARD(&w->lock);
     if (w->unwanted) {
         error_setg(errp, "writing '%s' was given up", w->path);
@@ -254,7 +252,24 @@ static bool keep(QuasarFileWriter *w, Error **errp)
     }
     w->partial_exists = false;
     w->whole_exists = true;
-    return sync_folder(w, errp);
+    return true;
+}
+
+static bool keep(QuasarFileWriter *w, Error **errp)
+{
+    if (fsync(w->fd) < 0) {
+        error_setg_errno(errp, errno, "syncing '%s' failed", w->path);
+        return false;
+    }
+    if (!name_if_wanted(w, errp)) {
+        return false;
+    }
+    if (fsync(w->folder) < 0) {
+        error_setg_errno(errp, errno, "syncing the folder of '%s' failed",
+                         w->path);
+        return false;
+    }
+    return true;
 }
 
 bool quasar_file_writer_complete(QIOChannel *ioc, Error **errp)
@@ -270,7 +285,7 @@ bool quasar_file_writer_complete(QIOChannel *ioc, Error **errp)
            keep(w, errp);
 }
 
-void quasar_file_writer_discard(QIOChannel *ioc)
+void quasar_file_writer_discard(QIOChannel *ioc, bool whole_too)
 {
     QuasarFileWriter *w = QUASAR_FILE_WRITER(ioc);
 
@@ -278,11 +293,37 @@ void quasar_file_writer_discard(QIOChannel *ioc)
     w->unwanted = true;
     if (w->partial_exists) {
         unlink(w->partial);
+        w->partial_exists = false;
+        /* the guest may need the room before the descriptor is closed */
+        if (w->fd >= 0 && ftruncate(w->fd, 0) < 0) {
+            return;
+        }
     }
-    if (w->whole_exists) {
+    if (w->whole_exists && whole_too) {
         unlink(w->path);
+        w->whole_exists = false;
     }
-    w->partial_exists = w->whole_exists = false;
+}
+
+static bool make_partial(QuasarFileWriter *w, const char *path, Error **errp)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+
+    w->path = g_strdup(path);
+    w->partial = g_strdup_printf("%s.partial-XXXXXX", path);
+    w->folder = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (w->folder < 0) {
+        error_setg_errno(errp, errno, "the folder of '%s' cannot be opened",
+                         path);
+        return false;
+    }
+    w->fd = g_mkstemp_full(w->partial, O_RDWR | O_CLOEXEC, 0600);
+    if (w->fd < 0) {
+        error_setg_errno(errp, errno, "'%s' cannot be made", path);
+        return false;
+    }
+    w->partial_exists = true;
+    return true;
 }
 
 QIOChannel *quasar_file_writer_new(const char *path, QsKv *head, int level,
@@ -299,20 +340,12 @@ QIOChannel *quasar_file_writer_new(const char *path, QsKv *head, int level,
     }
     ioc = QIO_CHANNEL(object_new(TYPE_QUASAR_FILE_WRITER));
     w = QUASAR_FILE_WRITER(ioc);
-    w->path = g_strdup(path);
-    w->partial = g_strdup_printf("%s.partial-XXXXXX", path);
-    w->fd = g_mkstemp_full(w->partial, O_RDWR | O_CLOEXEC, 0600);
-    if (w->fd < 0) {
-        error_setg_errno(errp, errno, "'%s' cannot be made", path);
-        object_unref(OBJECT(ioc));
-        return NULL;
-    }
-    w->partial_exists = true;
     qs_encoder_set_level(w->encoder, level, NULL);
     qs_kv_set_u64(kv, QUASAR_FILE_KEY_VERSION, QUASAR_FILE_VERSION);
     qs_kv_set_u64(kv, QUASAR_FILE_KEY_CREATED,
                   g_get_real_time() / G_USEC_PER_SEC);
-    if (!write_kv(w, QS_FRAME_HELLO, kv, 0, errp)) {
+    if (!make_partial(w, path, errp) ||
+        !write_kv(w, QS_FRAME_HELLO, kv, 0, errp)) {
         object_unref(OBJECT(ioc));
         return NULL;
     }
@@ -323,8 +356,8 @@ void quasar_file_writer_query(QIOChannel *ioc, QuasarInfo *info)
 {
     QuasarFileWriter *w = QUASAR_FILE_WRITER(ioc);
 
-    info->wire_sent = qatomic_read(&w->position);
-    info->plain_sent = qatomic_read(&w->plain);
+    info->wire_sent = stat64_get(&w->position);
+    info->plain_sent = stat64_get(&w->plain);
 }
 
 static int writer_shutdown(QIOChannel *ioc, QIOChannelShutdown how,
@@ -339,8 +372,22 @@ static int writer_set_blocking(QIOChannel *ioc, bool enabled, Error **errp)
     return 0;
 }
 
+static void close_fd(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+    }
+    *fd = -1;
+}
+
+/* The migration thread has ended, but the writer is still asked for figures. */
 static int writer_close(QIOChannel *ioc, Error **errp)
 {
+    QuasarFileWriter *w = QUASAR_FILE_WRITER(ioc);
+
+    QEMU_LOCK_GUARD(&w->lock);
+    close_fd(&w->fd);
+    close_fd(&w->folder);
     return 0;
 }
 
@@ -356,7 +403,7 @@ static void writer_init(Object *obj)
 {
     QuasarFileWriter *w = QUASAR_FILE_WRITER(obj);
 
-    w->fd = -1;
+    w->fd = w->folder = -1;
     do {
         qemu_guest_getrandom_nofail(&w->session, sizeof(w->session));
     } while (!w->session);
@@ -375,9 +422,8 @@ static void writer_finalize(Object *obj)
     if (w->partial_exists) {
         unlink(w->partial);
     }
-    if (w->fd >= 0) {
-        close(w->fd);
-    }
+    close_fd(&w->fd);
+    close_fd(&w->folder);
     qs_encoder_free(w->encoder);
     g_byte_array_unref(w->chunk);
     g_byte_array_unref(w->index);

@@ -12,8 +12,9 @@
  *
  * A file under its name is whole: it is written under another, synced, and
  * renamed last.  BYE has always the same length, so a reader finds it from
- * the end and knows at once that nothing is missing; the rest is verified as
- * it is read.
+ * the end and knows at once that nothing is missing.  It begins with the tail,
+ * of which QEMU does not ask for everything; the rest is verified as it is
+ * read.
  */
 #ifndef QUASAR_FILE_H
 #define QUASAR_FILE_H
@@ -48,14 +49,14 @@ QIOChannel *quasar_file_writer_new(const char *path, QsKv *head, int level,
                                    Error **errp);
 /* Everything was written.  Any thread; may take as long as a disk does. */
 bool quasar_file_writer_complete(QIOChannel *ioc, Error **errp);
-/* It was not wanted after all: removes it, complete or not. */
-void quasar_file_writer_discard(QIOChannel *ioc);
+/* It is not wanted after all: removes what there is, a whole file on demand. */
+void quasar_file_writer_discard(QIOChannel *ioc, bool whole_too);
 
 /* A channel that reads @path. */
 QIOChannel *quasar_file_reader_new(const char *path, Error **errp);
 /* The facts; valid as long as @ioc. */
 const QsKv *quasar_file_reader_head(QIOChannel *ioc);
-/* Reads what nobody asked for, so that all of it was verified. */
+/* Makes sure that nothing came which nobody asked for. */
 bool quasar_file_reader_finish(QIOChannel *ioc, Error **errp);
 
 /* Both fill the members of @info that are a file's. */

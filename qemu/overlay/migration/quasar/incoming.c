@@ -371,6 +371,11 @@ static void begin(QuasarLink *link, QIOChannel *file)
     autostart = 0;
 }
 
+static void file_load_bh(void *opaque)
+{
+    load(QIO_CHANNEL(opaque));
+}
+
 static void start_file(const char *path, Error **errp)
 {
     g_autoptr(QsKv) mine = quasar_facts_collect();
@@ -393,7 +398,9 @@ static void start_file(const char *path, Error **errp)
     }
     begin(NULL, channel);
     quasar_move()->peer = quasar_facts_describe(theirs);
-    load(QIO_CHANNEL(object_ref(OBJECT(channel))));
+    /* QEMU is prepared for the load's end only when this has returned */
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), file_load_bh,
+                            object_ref(OBJECT(channel)));
 }
 
 static void start_session(SocketAddress *address, Error **errp)

@@ -72,7 +72,7 @@ static void tell_abort(const char *reason)
     g_autoptr(QsKv) kv = NULL;
 
     if (move->file) {
-        quasar_file_writer_discard(move->file);
+        quasar_file_writer_discard(move->file, true);
         return;
     }
     kv = qs_kv_new();
@@ -300,7 +300,9 @@ bool quasar_outgoing_switches(void)
 {
     /* the migration thread itself resumes what failed or was cancelled */
     return outgoing.active && runstate_check(RUN_STATE_FINISH_MIGRATE) &&
-           migration_is_running() && !migration_thread_is_self();
+           (migration_is_running() ||
+            state()->state == MIGRATION_STATUS_COMPLETED) &&
+           !migration_thread_is_self();
 }
 
 bool quasar_outgoing_shutdown(void)
@@ -309,7 +311,9 @@ bool quasar_outgoing_shutdown(void)
         return quasar_move()->where == QUASAR_WHERE_UNDECIDED;
     }
     outgoing.active = false;
-    if (state()->state == MIGRATION_STATUS_COMPLETED && quasar_move()->file) {
+    if (quasar_move()->file) {
+        /* a whole one stays: it may have been told as such by now */
+        quasar_file_writer_discard(quasar_move()->file, false);
         return false;
     }
     if (state()->state == MIGRATION_STATUS_COMPLETED) {
@@ -451,8 +455,15 @@ static void start_session(SocketAddress *address, Error **errp)
 static void start_file(const char *path, Error **errp)
 {
     QIOChannel *channel;
-    QsKv *hello = introduce(errp);
+    QsKv *hello;
 
+    if (migrate_switchover_ack()) {
+        error_setg(errp, "quasar:file= does not go with the capability %s: "
+                   "nobody answers", MigrationCapability_str(
+                       MIGRATION_CAPABILITY_SWITCHOVER_ACK));
+        return;
+    }
+    hello = introduce(errp);
     if (!hello) {
         return;
     }
@@ -488,6 +499,11 @@ void quasar_start_outgoing_migration(MigrationState *s, QuasarAddress *address,
 {
     if (!quasar_move_may_begin(errp) || !quasar_address_check(address, errp) ||
         !check_capabilities(errp)) {
+        return;
+    }
+    if (quasar_move() && quasar_move()->where != QUASAR_WHERE_HERE) {
+        error_setg(errp, "the machine is not here: %s",
+                   quasar_move()->reason ?: "it did not come whole");
         return;
     }
     if (migrate_mode() != MIG_MODE_NORMAL) {
