@@ -109,7 +109,7 @@ def test_error_in_a_later_round(pair: Callable[..., Session], tmp_path: Path, en
     ("source", "read", errno.EIO), ("destination", "write", errno.ENOSPC)])
 def test_error_in_the_last_pass(pair: Callable[..., Session], tmp_path: Path, end: str, kind: str,
                                 number: int) -> None:
-    """The machine is paused, and what was written last cannot go along: it goes on at the source."""
+    """The machine is paused, and what was written last cannot go along: it stays at the source."""
     error = {end: injected(kind, number, LATER)}
     session = pair(disk(image(tmp_path / "a", filled=16), error.get("source", "")),
                    disk(image(tmp_path / "b"), error.get("destination", "")))
