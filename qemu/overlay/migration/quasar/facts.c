@@ -8,6 +8,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu-version.h"
+#include "qemu/cutils.h"
 #include "qapi/error.h"
 #include "hw/boards.h"
 #include "hw/core/cpu.h"
@@ -16,18 +17,6 @@
 #include "facts.h"
 
 #define DEVICES_MAX (24 * 1024)
-
-#if defined(__x86_64__)
-#define HOST_ARCH "x86_64"
-#elif defined(__powerpc64__)
-#define HOST_ARCH (HOST_BIG_ENDIAN ? "ppc64" : "ppc64le")
-#elif defined(__aarch64__)
-#define HOST_ARCH "aarch64"
-#elif defined(__s390x__)
-#define HOST_ARCH "s390x"
-#else
-#define HOST_ARCH "other"
-#endif
 
 static int count_device(Object *object, void *opaque)
 {
@@ -64,6 +53,7 @@ QsKv *quasar_facts_collect(void)
 {
     QsKv *kv = qs_kv_new();
     MachineClass *machine = MACHINE_GET_CLASS(current_machine);
+    const QuasarHostFacts *host = quasar_host_facts();
     g_autofree char *devices = list_devices();
 
     qs_kv_set_string(kv, "machine.arch", target_name());
@@ -73,9 +63,9 @@ QsKv *quasar_facts_collect(void)
     qs_kv_set_u64(kv, "machine.cpus-max", current_machine->smp.max_cpus);
     qs_kv_set_string(kv, "machine.cpu", current_machine->cpu_type ?: "");
     qs_kv_set_string(kv, "machine.devices", devices);
-    qs_kv_set_string(kv, "host.arch", HOST_ARCH);
-    qs_kv_set_string(kv, "host.order", HOST_BIG_ENDIAN ? "big" : "little");
-    qs_kv_set_u64(kv, "host.page-size", qemu_real_host_page_size());
+    qs_kv_set_string(kv, "host.arch", host->arch);
+    qs_kv_set_string(kv, "host.order", host->order);
+    qs_kv_set_u64(kv, "host.page-size", host->page_size);
     qs_kv_set_string(kv, "host.version", QEMU_FULL_VERSION);
     return kv;
 }
@@ -192,4 +182,18 @@ char *quasar_facts_describe(const QsKv *theirs)
     return g_strdup_printf("%s, pages of %" PRIu64 " KiB, QEMU %s",
                            arch ?: "unknown host", (uint64_t)(page / 1024),
                            version ?: "of unknown version");
+}
+
+void quasar_facts_host(const QsKv *theirs, QuasarHostFacts *host)
+{
+    const char *arch = qs_kv_get_string(theirs, "host.arch", NULL);
+    const char *order = qs_kv_get_string(theirs, "host.order", NULL);
+    const char *version = qs_kv_get_string(theirs, "host.version", NULL);
+    guint64 page = 0;
+
+    qs_kv_get_u64(theirs, "host.page-size", &page, NULL);
+    *host = (QuasarHostFacts) { .page_size = MIN(page, UINT32_MAX) };
+    pstrcpy(host->arch, sizeof(host->arch), arch ?: "unknown");
+    pstrcpy(host->order, sizeof(host->order), order ?: "unknown");
+    pstrcpy(host->program, sizeof(host->program), version ?: "unknown");
 }

@@ -30,6 +30,7 @@
 #include "settings.h"
 #include "verify.h"
 #include "wire/error.h"
+#include "../portability/policy.h"
 
 #define CONFIRM_WAIT_NS (1 * NANOSECONDS_PER_SECOND)
 #define ABORT_NS (5 * NANOSECONDS_PER_SECOND)
@@ -186,6 +187,7 @@ static void connect_migration(const Error *error)
 
 typedef struct Ready {
     char *peer;
+    QuasarHostFacts host;
     strList *by_reference;
 } Ready;
 
@@ -201,11 +203,13 @@ static void ready_free(void *opaque)
 static void link_ready_bh(void *opaque)
 {
     Ready *ready = opaque;
+    g_autoptr(Error) refusal = NULL;
 
     g_free(quasar_move()->peer);
     quasar_move()->peer = g_steal_pointer(&ready->peer);
     quasar_disk_set_by_reference(ready->by_reference);
-    connect_migration(NULL);
+    quasar_portability_allows(&ready->host, &refusal);
+    connect_migration(refusal);
 }
 
 static void link_ready(QuasarLink *link, const QsKv *theirs)
@@ -213,6 +217,7 @@ static void link_ready(QuasarLink *link, const QsKv *theirs)
     Ready *ready = g_new0(Ready, 1);
 
     ready->peer = quasar_facts_describe(theirs);
+    quasar_facts_host(theirs, &ready->host);
     ready->by_reference = quasar_disk_read_reply(theirs);
     quasar_in_main_loop(link, link_ready_bh, ready, ready_free);
 }
