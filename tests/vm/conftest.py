@@ -186,9 +186,12 @@ class Trip(travel.Journey):
         self.rows = rows
         self.thaw(route.stops[0], frozen)
 
-    def go(self, transport: str = "tcp", clock_seconds: float = travel.CLOCK_SECONDS) -> None:
-        """Move to each stop in turn and check everything there."""
+    def go(self, transport: str = "tcp", clock_seconds: float = travel.CLOCK_SECONDS,
+           **settings: Any) -> None:
+        """Move to each stop in turn and check everything there; SETTINGS are quasar-set's."""
         for stop in self.route.stops[1:]:
+            if settings:
+                self.machine.qmp.execute("quasar-set", settings)
             self.move(stop, transport)
             try:
                 self.check(clock_seconds)

@@ -32,12 +32,13 @@ def test_there_and_back(trip: Trip) -> None:
 
 @pytest.mark.route("linux-x86_64", HOME, "s390x", HOME)
 def test_to_the_other_byte_order_and_back(trip: Trip) -> None:
-    trip.go("quasar", clock_seconds=6)
+    trip.go("quasar", clock_seconds=6, verify=True)
 
 
 @pytest.mark.route("linux-x86_64", HOME, "ppc64le:64k", "aarch64", "ppc64", HOME)
 def test_a_tour_of_unlike_hosts(trip: Trip) -> None:
-    trip.go("quasar", clock_seconds=6)
+    """With memory and devices compared at each stop."""
+    trip.go("quasar", clock_seconds=6, verify=True)
 
 
 @pytest.mark.route("linux-x86_64", HOME, HOME)

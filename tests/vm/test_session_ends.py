@@ -16,7 +16,6 @@ from session import Session
 
 HOME = "x86_64"
 FAR = 0.1                             # seconds one way: a fault meets what is still under way
-UNUSED = 63 << 20                     # an address that a bare guest does not write to
 EMPTY_DUMP = 24                       # bytes of a pcap file that holds no frame
 
 pytestmark = [pytest.mark.quick, pytest.mark.route("bare-x86_64", HOME, HOME)]
@@ -174,39 +173,6 @@ def test_silent_strangers_keep_nobody_waiting(pair: Callable[..., Session]) -> N
     finally:
         for stranger in strangers:
             stranger.close()
-
-
-def poke(path: Path, address: int) -> None:
-    """Write a byte of physical memory through a debugger's port."""
-    with socket.socket(socket.AF_UNIX) as debugger:
-        debugger.connect(str(path))
-        for packet in (b"Qqemu.PhyMemMode:1", f"M{address:x},1:5a".encode()):
-            debugger.sendall(b"+$" + packet + b"#%02x" % (sum(packet) & 255))
-            answer = b""
-            while b"OK" not in answer:
-                got = debugger.recv(100)
-                assert got and b"E" not in got, got
-                answer += got
-
-
-@pytest.mark.parametrize("spoilt", [False, True])
-def test_memory_is_compared(pair: Callable[..., Session], tmp_path: Path, spoilt: bool) -> None:
-    """A byte that changes at the destination behind the session's back is found."""
-    session = pair(settings={"verify": True}, parameters={"downtime-limit": 1}, rate=400e6)
-    session.start()
-    session.source.qmp.wait_event("MIGRATION_PASS", lambda d: d["pass"] == 4)
-    if spoilt:
-        path = tmp_path / "gdb"
-        session.destination.qmp.human(f"gdbserver unix:{path},server=on,wait=off")
-        poke(path, UNUSED)
-    session.source.qmp.execute("migrate-set-parameters", {"downtime-limit": 5000})
-    if spoilt:
-        reason = session.check_stays()
-        assert "verify: the memory 'pc.ram' differs" in reason and "0x3000000" in reason
-    else:
-        session.check_arrives()
-        figures = [session.info(end)["verified"] for end in ("source", "destination")]
-        assert figures[0] == figures[1] > 64 << 20
 
 
 def test_nobody_answers_the_call(pair: Callable[..., Session]) -> None:

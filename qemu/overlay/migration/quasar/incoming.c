@@ -265,12 +265,14 @@ static void loaded_well(void)
     quasar_move_enter(QUASAR_STAGE_COMMIT, QUASAR_WHERE_UNDECIDED, NULL);
 }
 
-/* QEMU needs no more, but a file that is damaged anywhere is not loaded. */
-static void read_the_rest(void)
+/* QEMU saw nothing wrong. */
+static void check_what_came(void)
 {
+    QIOChannel *file = quasar_move()->file;
     Error *err = NULL;
 
-    if (!quasar_file_reader_finish(quasar_move()->file, &err)) {
+    if ((file && !quasar_file_reader_finish(file, &err)) ||
+        !quasar_verify_devices_compare(&err)) {
         migrate_set_error(migrate_get_current(), err);
         error_free(err);
     }
@@ -289,8 +291,8 @@ int quasar_incoming_load_cleanup(void *opaque)
         return 0;
     }
     incoming.loading = false;
-    if (quasar_move()->file && mis->state == MIGRATION_STATUS_COMPLETED) {
-        read_the_rest();
+    if (mis->state == MIGRATION_STATUS_COMPLETED) {
+        check_what_came();
     }
     /* that a link died or the source gave up is an error by now, too */
     if (mis->state == MIGRATION_STATUS_COMPLETED &&

@@ -165,6 +165,7 @@ QuasarInfo *qmp_query_quasar(Error **errp)
     query_transport(current, info);
     info->disks = quasar_disk_query();
     info->verified = quasar_verify_bytes();
+    info->verified_sections = quasar_verify_sections();
     return info;
 }
 

@@ -12,6 +12,7 @@
  * So the section stands behind that of RAM, which the order of registration
  * decides.  It has a digest for every PART of each block, to tell where a
  * difference is.  All of it adds to the downtime; nobody pays who did not ask.
+ * Digests of devices travel along, and are compared when those were loaded.
  */
 #include "qemu/osdep.h"
 #include "qemu/rcu.h"
@@ -35,22 +36,24 @@
 enum {
     RECORD_END = 0,
     RECORD_BLOCK = 1,         /* id, length, a digest for each part */
+    RECORD_DEVICES = 2,       /* see verify-devices.c */
 };
 
 static bool outgoing;
 static uint64_t verified;
 
+void quasar_verify_reset(void)
+{
+    verified = 0;
+    quasar_verify_devices_reset();
+}
+
 void quasar_verify_set_outgoing(bool on)
 {
     outgoing = on;
     if (on) {
-        verified = 0;
+        quasar_verify_reset();
     }
-}
-
-void quasar_verify_reset(void)
-{
-    verified = 0;
 }
 
 uint64_t quasar_verify_bytes(void)
@@ -90,6 +93,8 @@ static int save_live_complete_precopy(QEMUFile *f, void *opaque)
             qemu_put_be64(f, digest(block, at));
         }
     }
+    qemu_put_byte(f, RECORD_DEVICES);
+    quasar_verify_devices_save(f);
     qemu_put_byte(f, RECORD_END);
     return qemu_file_get_error(f);
 }
@@ -129,6 +134,19 @@ static bool load_block(QEMUFile *f, Error **errp)
     return true;
 }
 
+static bool load_record(QEMUFile *f, int record, Error **errp)
+{
+    switch (record) {
+    case RECORD_BLOCK:
+        return load_block(f, errp);
+    case RECORD_DEVICES:
+        return quasar_verify_devices_load(f, errp);
+    default:
+        error_setg(errp, "verify: record %d is not known", record);
+        return false;
+    }
+}
+
 static int load_state(QEMUFile *f, void *opaque, int version)
 {
     g_autoptr(Error) error = NULL;
@@ -136,10 +154,7 @@ static int load_state(QEMUFile *f, void *opaque, int version)
 
     RCU_READ_LOCK_GUARD();
     while ((record = qemu_get_byte(f)) != RECORD_END) {
-        if (record != RECORD_BLOCK) {
-            error_setg(&error, "verify: record %d is not known", record);
-        }
-        if (error || !load_block(f, &error)) {
+        if (!load_record(f, record, &error)) {
             migrate_set_error(migrate_get_current(), error);
             return -EINVAL;
         }

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Digests of the devices' state.
+ *
+ * The machine is paused at both ends.  The source saves each section as it is
+ * about to do anyway, into memory, and sends a digest.  The destination, when
+ * everything was loaded, saves each again: a device that lost something on the
+ * way, or understood it otherwise because its host is of another kind, says
+ * something else now.
+ *
+ * Saving is no pure function.  It is done twice at either end: a section that
+ * reads a fine clock, or counts how often it was asked, differs from itself
+ * and is left out.  Those that read a coarse one are known by name.
+ *
+ * What this does not find is state that travels as bytes in the host's order:
+ * they come back as they came.  That is the audit's matter.
+ */
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "io/channel-buffer.h"
+#include "migration/quasar-portability.h"
+#include "migration/register.h"
+#include "migration/vmstate.h"
+#include "system/cpus.h"
+#include "migration/qemu-file.h"
+#include "verify.h"
+#include "wire/frame.h"
+
+#define SECTIONS_MAX 16384
+#define NAME_MAX_LEN 255
+
+typedef struct Section {
+    char *name;
+    uint32_t instance;
+    uint64_t length, digest;
+} Section;
+
+/* They save what the host's clock says, in seconds. */
+static const char *const by_the_clock[] = {
+    "goldfish_rtc", "mc146818rtc", "pl031",
+};
+
+static GPtrArray *expected;   /* destination: Section, as they were told */
+static uint32_t verified;
+
+static void section_free(void *opaque)
+{
+    Section *section = opaque;
+
+    g_free(section->name);
+    g_free(section);
+}
+
+static bool digest_once(const SaveVMHandlers *ops,
+                        const VMStateDescription *vmsd, void *state,
+                        Section *section)
+{
+    QIOChannelBuffer *buffer = qio_channel_buffer_new(4096);
+    QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(buffer));
+    int ret = 0;
+
+    if (vmsd) {
+        ret = vmstate_save_state(f, vmsd, state, NULL);
+    } else {
+        ops->save_state(f, state);
+    }
+    ret = qemu_fflush(f) ?: ret;
+    section->length = buffer->usage;
+    section->digest = qs_wire_sum(buffer->data, buffer->usage);
+    qemu_fclose(f);
+    object_unref(OBJECT(buffer));
+    return ret >= 0;
+}
+
+static bool reads_the_clock(const VMStateDescription *vmsd)
+{
+    for (size_t i = 0; vmsd && i < G_N_ELEMENTS(by_the_clock); i++) {
+        if (g_str_equal(vmsd->name, by_the_clock[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Adds the section to @opaque, if its digest means something. */
+static void note(const char *name, uint32_t instance,
+                 const SaveVMHandlers *ops, const VMStateDescription *vmsd,
+                 void *state, void *opaque)
+{
+    GPtrArray *sections = opaque;
+    Section first = { 0 }, again = { 0 };
+    Section *section;
+
+    if ((!vmsd && (!ops || !ops->save_state)) ||
+        (vmsd && !vmstate_section_needed(vmsd, state)) ||
+        reads_the_clock(vmsd) ||
+        strlen(name) > NAME_MAX_LEN || sections->len == SECTIONS_MAX) {
+        return;
+    }
+    if (!digest_once(ops, vmsd, state, &first) ||
+        !digest_once(ops, vmsd, state, &again) ||
+        first.length != again.length || first.digest != again.digest) {
+        return;
+    }
+    section = g_new0(Section, 1);
+    section->name = g_strdup(name);
+    section->instance = instance;
+    section->length = first.length;
+    section->digest = first.digest;
+    g_ptr_array_add(sections, section);
+}
+
+static GPtrArray *look(void)
+{
+    GPtrArray *sections = g_ptr_array_new_with_free_func(section_free);
+
+    cpu_synchronize_all_states();
+    qemu_savevm_foreach_section(note, sections);
+    return sections;
+}
+
+void quasar_verify_devices_save(QEMUFile *f)
+{
+    g_autoptr(GPtrArray) sections = look();
+
+    qatomic_set(&verified, sections->len);
+    qemu_put_be32(f, sections->len);
+    for (guint i = 0; i < sections->len; i++) {
+        const Section *section = g_ptr_array_index(sections, i);
+
+        qemu_put_counted_string(f, section->name);
+        qemu_put_be32(f, section->instance);
+        qemu_put_be64(f, section->length);
+        qemu_put_be64(f, section->digest);
+    }
+}
+
+void quasar_verify_devices_reset(void)
+{
+    g_clear_pointer(&expected, g_ptr_array_unref);
+    verified = 0;
+}
+
+uint32_t quasar_verify_sections(void)
+{
+    return qatomic_read(&verified);
+}
+
+bool quasar_verify_devices_load(QEMUFile *f, Error **errp)
+{
+    uint32_t count = qemu_get_be32(f);
+
+    quasar_verify_devices_reset();
+    if (count > SECTIONS_MAX) {
+        error_setg(errp, "verify: %" PRIu32 " sections are too many", count);
+        return false;
+    }
+    expected = g_ptr_array_new_with_free_func(section_free);
+    for (uint32_t i = 0; i < count; i++) {
+        Section *section = g_new0(Section, 1);
+        char name[256];
+
+        g_ptr_array_add(expected, section);
+        qemu_get_counted_string(f, name);
+        section->name = g_strdup(name);
+        section->instance = qemu_get_be32(f);
+        section->length = qemu_get_be64(f);
+        section->digest = qemu_get_be64(f);
+        if (qemu_file_get_error(f)) {
+            error_setg(errp, "verify: the digests of devices are cut short");
+            return false;
+        }
+    }
+    return true;
+}
+
+static const Section *find(const GPtrArray *sections, const Section *like)
+{
+    for (guint i = 0; i < sections->len; i++) {
+        const Section *section = g_ptr_array_index(sections, i);
+
+        if (section->instance == like->instance &&
+            g_str_equal(section->name, like->name)) {
+            return section;
+        }
+    }
+    return NULL;
+}
+
+bool quasar_verify_devices_compare(Error **errp)
+{
+    g_autoptr(GPtrArray) found = NULL;
+    g_autoptr(GString) wrong = g_string_new(NULL);
+
+    if (!expected) {
+        return true;
+    }
+    found = look();
+    for (guint i = 0; i < expected->len; i++) {
+        const Section *theirs = g_ptr_array_index(expected, i);
+        const Section *mine = find(found, theirs);
+
+        if (!mine || mine->length != theirs->length ||
+            mine->digest != theirs->digest) {
+            g_string_append_printf(wrong, "%s%s", wrong->len ? ", " : "",
+                                   theirs->name);
+        } else {
+            verified++;
+        }
+    }
+    if (wrong->len) {
+        error_setg(errp, "verify: these devices have another state here than "
+                   "at the source: %s", wrong->str);
+        return false;
+    }
+    return true;
+}
