@@ -111,7 +111,14 @@ static int load_setup(QEMUFile *f, void *opaque, Error **errp)
     return -EINVAL;
 }
 
+/* The section asks, and has no content. */
+static int load_nothing(QEMUFile *f, void *opaque, int version)
+{
+    return -EINVAL;
+}
+
 static const SaveVMHandlers handlers = {
+    .load_state = load_nothing,
     .save_prepare = save_prepare,
     .load_setup = load_setup,
 };

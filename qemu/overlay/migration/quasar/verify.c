@@ -84,13 +84,14 @@ static int save_live_complete_precopy(QEMUFile *f, void *opaque)
 {
     RAMBlock *block;
 
-    RCU_READ_LOCK_GUARD();
-    RAMBLOCK_FOREACH_NOT_IGNORED(block) {
-        qemu_put_byte(f, RECORD_BLOCK);
-        qemu_put_counted_string(f, block->idstr);
-        qemu_put_be64(f, block->used_length);
-        for (uint64_t at = 0; at < block->used_length; at += PART) {
-            qemu_put_be64(f, digest(block, at));
+    WITH_RCU_READ_LOCK_GUARD() {
+        RAMBLOCK_FOREACH_NOT_IGNORED(block) {
+            qemu_put_byte(f, RECORD_BLOCK);
+            qemu_put_counted_string(f, block->idstr);
+            qemu_put_be64(f, block->used_length);
+            for (uint64_t at = 0; at < block->used_length; at += PART) {
+                qemu_put_be64(f, digest(block, at));
+            }
         }
     }
     qemu_put_byte(f, RECORD_DEVICES);
