@@ -139,7 +139,8 @@ static void tell_field(Walk *walk, const VMStateDescription *vmsd,
                        const VMStateField *f, const char *base)
 {
     QuasarAuditField field = {
-        .state = vmsd->name, .field = f->name, .type = f->info->name ?: "",
+        .state = vmsd->name ?: "", .field = f->name,
+        .type = f->info->name ?: "",
         .kind = classify(f, base),
         .size = f->flags & VMS_VBUFFER ? 0 : f->size,
     };

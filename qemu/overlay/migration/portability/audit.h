@@ -18,7 +18,7 @@ typedef struct QuasarAuditField {
 
 typedef void QuasarAuditVisit(const QuasarAuditField *field, void *opaque);
 
-/* Main thread, with the BQL: each field once; returns the sections looked at. */
+/* With the BQL: each field once; returns the number of sections. */
 uint32_t quasar_audit_machine(QuasarAuditVisit *visit, void *opaque);
 uint32_t quasar_audit_types(QuasarAuditVisit *visit, void *opaque);
 

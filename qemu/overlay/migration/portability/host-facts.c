@@ -181,7 +181,7 @@ void quasar_host_facts_save(const char **name, uint32_t *len)
 
 void quasar_host_facts_load(const char *name, uint32_t len)
 {
-    const char *end = memchr(name, '\0', len);
+    const char *end = len ? memchr(name, '\0', len) : NULL;
     const char *note = end ? end + 1 : NULL;
     size_t left = end ? len - (note - name) : 0;
 
