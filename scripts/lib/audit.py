@@ -95,7 +95,8 @@ class Result:
 
 
 def _words(one: Finding) -> str:
-    return f"{one['state']}: {one['field']} ({one['kind']}, type {one['type']}, {one['size']} bytes)"
+    return (f"{one['state']}: {one['field']} ({one['kind']}, type {one['type']}, "
+            f"{one['size']} bytes)")
 
 
 class Qemu:

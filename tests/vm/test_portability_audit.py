@@ -200,7 +200,7 @@ def test_virtio_is_looked_into(start: Start) -> None:
 
 def test_strict_refuses_to_send(start: Start, folder: Path) -> None:
     machine = start(HERE, board(*PROBE, *STRICT))
-    with pytest.raises(QmpError, match="'quasar-audit-probe', field 'planted'.*stays where.*unplug"):
+    with pytest.raises(QmpError, match="-probe', field 'planted'.*stays where.*unplug"):
         machine.qmp.execute("migrate", {"uri": f"file:{folder}/state"})
     assert not (folder / "state").exists()
     machine.qmp.execute("quasar-set-portability", {"policy": "off"})
