@@ -88,7 +88,10 @@ static char *next_words(const QsCtlCommand *commands, const char *group)
                            : g_str_equal(parts[0], group) ? parts[1]
                                                           : NULL;
 
-        if (c->help != NULL && word != NULL && g_hash_table_add(seen, g_strdup(word))) {
+        if (c->help != NULL && word != NULL && !g_hash_table_contains(seen, word)) {
+            char *own = g_strdup(word);
+
+            g_hash_table_add(seen, own);
             g_string_append_printf(text, "%s%s", text->len > 0 ? " " : "", word);
         }
     }
