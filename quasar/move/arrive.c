@@ -507,7 +507,7 @@ static bool is_silent(const Arrival *a)
 static bool watch(Arrival *a, GError **error)
 {
     g_autoptr(QsQmp) qmp = NULL;
-    gint64 began = g_get_monotonic_time(), quiet = began;
+    gint64 began = g_get_monotonic_time(), quiet = began, sure = began;
     QsMoveInfo info = { .where = QS_WHERE_NONE };
 
     a->heard = true;
@@ -520,7 +520,11 @@ static bool watch(Arrival *a, GError **error)
         if (known && info.where == QS_WHERE_HERE) {
             return keep(a, qmp, error);
         }
-        if (known && info.where == QS_WHERE_UNDECIDED && !a->abandoned && is_silent(a)) {
+        /* Every move is undecided for a moment: between the vote here and the source's answer. */
+        if (!known || info.where != QS_WHERE_UNDECIDED || a->abandoned || !is_silent(a)) {
+            sure = g_get_monotonic_time();
+        }
+        if (g_get_monotonic_time() - sure > QUIET_US) {
             return keep_undecided(a, error);
         }
         if (a->abandoned || (known && is_over(a, &info, began, &quiet))) {
