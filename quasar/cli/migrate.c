@@ -10,13 +10,17 @@
 
 #define NUMBER_UNSET (-1000)
 
-static char *opt_rsh, *opt_address, *opt_net, *opt_bandwidth, *opt_progress, *opt_on_timeout;
+static char *opt_rsh, *opt_via, *opt_tunnel, *opt_address, *opt_net, *opt_bandwidth, *opt_progress,
+    *opt_on_timeout;
 static int opt_downtime, opt_lanes, opt_level = NUMBER_UNSET, opt_timeout;
 static gboolean opt_dry_run, opt_keep, opt_remove;
 
 static const GOptionEntry entries[] = {
     { "rsh", 'e', 0, G_OPTION_ARG_STRING, &opt_rsh, "reach the host by this, and not by ssh",
       "COMMAND" },
+    { "via", 0, 0, G_OPTION_ARG_STRING, &opt_via, "reach the host from this one", "HOST" },
+    { "tunnel", 0, 0, G_OPTION_ARG_STRING, &opt_tunnel,
+      "the machine itself goes inside the connection of ssh", "auto|never|always" },
     { "data-address", 0, 0, G_OPTION_ARG_STRING, &opt_address,
       "where the machine itself goes, when not to HOST", "ADDRESS" },
     { "net", 0, 0, G_OPTION_ARG_STRING, &opt_net, "its network on the other host", "VALUE" },
@@ -92,6 +96,47 @@ static bool read_limits(QsDepart *depart, GError **error)
     return true;
 }
 
+static bool read_way(QsDepart *depart, GError **error)
+{
+    static const char *const words[] = { "auto", "never", "always" };
+    guint way = 0;
+
+    while (opt_tunnel != NULL && way < G_N_ELEMENTS(words) &&
+           !g_str_equal(opt_tunnel, words[way])) {
+        way++;
+    }
+    if (way == G_N_ELEMENTS(words)) {
+        return usage(error, "--tunnel takes auto, never or always");
+    }
+    if (way == QS_WAY_TUNNEL && opt_address != NULL) {
+        return usage(error, "--data-address and --tunnel always contradict each other");
+    }
+    /* Who is reached from a third host only has no port that we could reach, as a rule. */
+    depart->way =
+        opt_tunnel == NULL && opt_via != NULL && opt_address == NULL ? QS_WAY_TUNNEL : (QsWay)way;
+    return true;
+}
+
+static bool read_reach(QsDepart *depart, GError **error)
+{
+    bool nested = false;
+
+    depart->rsh = opt_rsh != NULL ? opt_rsh : "ssh";
+    depart->data_address = opt_address;
+    depart->net = opt_net;
+    if (opt_via == NULL) {
+        return read_way(depart, error);
+    }
+    if (!qs_remote_check_host(opt_via, error) ||
+        (depart->rsh = qs_remote_via(depart->rsh, opt_via, &nested, error)) == NULL) {
+        return false;
+    }
+    if (nested && opt_net != NULL) {
+        depart->net = g_shell_quote(opt_net);
+    }
+    return read_way(depart, error);
+}
+
 static bool read_options(QsDepart *depart, GError **error)
 {
     static const char *const words[] = { "cancel", "force", "wait" };
@@ -115,13 +160,10 @@ static bool read_options(QsDepart *depart, GError **error)
         }
     }
     depart->timeout_s = (guint)opt_timeout;
-    depart->rsh = opt_rsh != NULL ? opt_rsh : "ssh";
-    depart->data_address = opt_address;
-    depart->net = opt_net;
     depart->version = QS_VERSION;
     depart->only_check = opt_dry_run;
     depart->remove = opt_remove;
-    return read_limits(depart, error);
+    return read_reach(depart, error) && read_limits(depart, error);
 }
 
 static bool check_vm(QsVm *vm, GError **error)
@@ -140,6 +182,11 @@ static bool check_vm(QsVm *vm, GError **error)
     return g_str_equal(info.state, "running") || g_str_equal(info.state, "paused") ||
            qs_fail(error, QS_VM_ERROR_REFUSED, info.state, NULL, "\"%s\" cannot move now",
                    qs_vm_name(vm));
+}
+
+static void say(const char *words, void *listener)
+{
+    qs_cli_say(listener, "%s", words);
 }
 
 static bool run(QsCli *cli, char **words, GError **error)
@@ -161,6 +208,8 @@ static bool run(QsCli *cli, char **words, GError **error)
     depart.vm = vm;
     depart.progress = qs_progress_show;
     depart.opaque = progress;
+    depart.say = say;
+    depart.listener = cli;
     done = qs_depart(&depart, error);
     qs_progress_free(progress);
     if (done) {
@@ -175,12 +224,14 @@ const QsVerb qs_verb_migrate = {
     .summary = "move a running VM to another host, with its disks",
     .description = "HOST is reached by ssh, where quasar-run must be installed; nothing else has "
                    "to be prepared there. What does not fit is refused before anything is "
-                   "touched. Until the other side has everything the VM runs here, and here it "
+                   "touched. The machine goes to a port there, or inside ssh when none can be "
+                   "reached. Until the other side has everything the VM runs here, and here it "
                    "stays when anything fails, or when Ctrl-C asks for it.",
     .examples = "migrate web power9\n"
                 "migrate web admin@power9 --dry-run\n"
                 "migrate web power9 --bandwidth 50M --downtime 200 --remove\n"
-                "migrate web power9 --rsh 'ssh -p 2222' --data-address 10.0.0.9",
+                "migrate web power9 --rsh 'ssh -p 2222' --data-address 10.0.0.9\n"
+                "migrate web power9 --via gateway",
     .options = options,
     .least = 2,
     .most = 2,

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
 #include "move/arrive.h"
+#include "move/stream.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
-static char *opt_net;
+static char *opt_net, *opt_stream;
 
 static const GOptionEntry entries[] = {
     { "net", 0, 0, G_OPTION_ARG_STRING, &opt_net, "its network on this host", "VALUE" },
+    { "stream", 0, 0, G_OPTION_ARG_STRING, &opt_stream, "carry one connection of a move",
+      "VM/NAME" },
     G_OPTION_ENTRY_NULL,
 };
 
@@ -30,10 +33,17 @@ static bool run(QsCli *cli, char **words, GError **error)
     int out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 
     (void)words;
-    g_atomic_int_set(&cli->patient, 1);
     if (in < 0 || out < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
         return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "receive needs standard streams");
     }
+    /* A command that ssh was made to run in place of the source's learns what that was. */
+    if (opt_stream == NULL) {
+        opt_stream = qs_stream_find(g_getenv("SSH_ORIGINAL_COMMAND"));
+    }
+    if (opt_stream != NULL) {
+        return qs_stream_run(cli->store, opt_stream, in, out, cli->cancellable, error);
+    }
+    g_atomic_int_set(&cli->patient, 1);
     return qs_arrive(&arrive, qs_lines_new(in, out, QS_TALK_LINE_MAX, "the source"), &cli->told,
                      error);
 }
@@ -43,7 +53,8 @@ const QsVerb qs_verb_receive = {
     .arguments = "",
     .summary = "the other end of migrate, which runs it",
     .description = "Talks on its standard streams with the migrate of another host, and is not "
-                   "for people. What is refused is refused before anything is touched; when the "
+                   "for people; with --stream it carries one connection of the machine. "
+                   "What is refused is refused before anything is touched; when the "
                    "VM does not come, nothing of it stays.",
     .examples = "receive\nreceive --net socket:/run/quasar/relay/web",
     .options = options,

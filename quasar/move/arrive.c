@@ -16,6 +16,7 @@
 
 #include "move/image.h"
 #include "move/session.h"
+#include "move/stream.h"
 #include "vm/args.h"
 #include "vm/foreign.h"
 #include "vm/pieces.h"
@@ -305,6 +306,20 @@ static bool read_limits(JsonObject *prepare, QsMoveLimits *ret_limits)
     return true;
 }
 
+/* What comes inside the source's way to reach us goes to the same port. */
+static bool offer_stream(Arrival *a, JsonObject *prepare, gint64 port, GError **error)
+{
+    const char *name = qs_json_get_string(prepare, "stream", NULL);
+    bool six = g_str_equal(listen_address(prepare), "[::]");
+
+    if (name == NULL) {
+        return true;
+    }
+    return qs_move_key_check(name)
+               ? qs_stream_offer(a->vm, name, six ? "::1" : "127.0.0.1", (guint16)port, error)
+               : qs_lines_fail(a->lines, error, "a malformed name of a stream");
+}
+
 static bool listen_for(Arrival *a, QsQmp *qmp, JsonObject *prepare, gint64 *ret_port,
                        GError **error)
 {
@@ -327,7 +342,7 @@ static bool listen_for(Arrival *a, QsQmp *qmp, JsonObject *prepare, gint64 *ret_
         return false;
     }
     return qs_move_execute(qmp, "migrate-incoming", where, error) &&
-           read_port(qmp, ret_port, error);
+           read_port(qmp, ret_port, error) && offer_stream(a, prepare, *ret_port, error);
 }
 
 /* From here on the files are those of a VM that has a name. */

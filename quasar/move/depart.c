@@ -11,6 +11,7 @@
 #include "move/image.h"
 #include "move/remote.h"
 #include "move/talk.h"
+#include "move/tunnel.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,11 +23,17 @@
 #define LOOK_MS 250
 /* Paused at both ends while neither knows: it is over when the connection is back. */
 #define DOUBT_US (G_GINT64_CONSTANT(30) * G_USEC_PER_SEC)
+/* The same in a tunnel, which ends with us: nobody else would connect the two again. */
+#define DOUBT_TUNNEL_US (G_GINT64_CONSTANT(600) * G_USEC_PER_SEC)
+/* For the port of the other QEMU to answer. */
+#define REACH_S 5u
 /* For the two QEMUs to meet. */
 #define MEET_US (G_GINT64_CONSTANT(30) * G_USEC_PER_SEC)
 /* For a QEMU here that does not answer. */
 #define SILENT_US (G_GINT64_CONSTANT(300) * G_USEC_PER_SEC)
 #define FORCED_DOWNTIME_MS 2000000
+/* The status by which ssh says that it failed itself. */
+#define SSH_FAILED 255
 
 typedef enum End { END_DECIDED, END_DIED, END_UNKNOWN } End;
 
@@ -35,7 +42,8 @@ typedef struct Departure {
     QsRemote *remote;
     QsLines *lines; /* of the remote */
     QsOffer *offer;
-    char *address; /* in numbers: where the machine itself goes */
+    char *address; /* in numbers: where the machine itself goes; NULL: through the tunnel */
+    QsTunnel *tunnel;
     gint64 began;
     bool agreed, cancelled, timed_out, unreached;
 } Departure;
@@ -148,17 +156,25 @@ static bool agree(Departure *d, GError **error)
     return answer != NULL;
 }
 
-static bool ask_to_listen(Departure *d, const char *key, guint64 *ret_port, GError **error)
+static const char *listen_scope(const char *address)
+{
+    return address == NULL || g_str_equal(address, "::1") || g_str_has_prefix(address, "127.")
+               ? "loopback"
+           : strchr(address, ':') != NULL ? "ipv6"
+                                          : "ipv4";
+}
+
+static bool ask_to_listen(Departure *d, const char *key, const char *stream, guint64 *ret_port,
+                          GError **error)
 {
     JsonObject *message = qs_talk_message("prepare");
     g_autoptr(JsonObject) answer = NULL;
-    bool loopback = g_str_equal(d->address, "::1") || g_str_has_prefix(d->address, "127.");
 
     json_object_set_string_member(message, "key", key);
-    json_object_set_string_member(message, "listen",
-                                  loopback                          ? "loopback"
-                                  : strchr(d->address, ':') != NULL ? "ipv6"
-                                                                    : "ipv4");
+    json_object_set_string_member(message, "listen", listen_scope(d->address));
+    if (d->depart->way != QS_WAY_DIRECT) {
+        json_object_set_string_member(message, "stream", stream);
+    }
     json_object_set_int_member(message, "lanes", d->depart->limits.lanes);
     if (!qs_talk_send(d->lines, message, d->depart->cancellable, error)) {
         return false;
@@ -173,15 +189,58 @@ static bool ask_to_listen(Departure *d, const char *key, guint64 *ret_port, GErr
            qs_lines_fail(d->lines, error, "it names no port");
 }
 
+/* --- the way of the machine itself --- */
+
+static bool is_reached(Departure *d, guint64 port)
+{
+    g_autoptr(GError) own = NULL;
+    g_autoptr(GSocketConnection) tried = NULL;
+    g_autofree char *words = NULL;
+
+    if (d->depart->way == QS_WAY_DIRECT) {
+        return true;
+    }
+    if (d->address == NULL) {
+        return false;
+    }
+    tried = qs_remote_connect(d->address, (guint16)port, REACH_S, d->depart->cancellable, &own);
+    if (tried == NULL && !g_cancellable_is_cancelled(d->depart->cancellable)) {
+        words = g_strdup_printf("%s; the machine goes inside the connection to %s", own->message,
+                                d->depart->host);
+        d->depart->say(words, d->depart->listener);
+    }
+    return tried != NULL;
+}
+
+/* Where QEMU is to dial. */
+static char *find_way(Departure *d, guint64 port, const char *stream, GError **error)
+{
+    const QsDepart *depart = d->depart;
+    g_autofree char *word = g_strdup_printf("%s/%s", d->offer->name, stream);
+    const char *words[] = { "--stream", word, NULL };
+    g_auto(GStrv) argv = NULL;
+
+    if (is_reached(d, port)) {
+        bool brackets = strchr(d->address, ':') != NULL;
+
+        return g_strdup_printf("quasar:%s%s%s:%" G_GUINT64_FORMAT, brackets ? "[" : "", d->address,
+                               brackets ? "]" : "", port);
+    }
+    if (g_cancellable_is_cancelled(depart->cancellable)) {
+        g_set_error_literal(error, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED, "interrupted");
+        return NULL;
+    }
+    argv = qs_remote_argv(depart->rsh, depart->host, words, error);
+    d->tunnel = argv == NULL ? NULL : qs_tunnel_open(qs_vm_run_folder(depart->vm), argv, error);
+    return d->tunnel == NULL ? NULL : g_strdup(qs_tunnel_uri(d->tunnel));
+}
+
 /* --- the move --- */
 
 /* False, and @ret_begun: it may be under way all the same, since QEMU did not answer. */
-static bool begin(Departure *d, QsQmp *qmp, guint64 port, const char *key, bool *ret_begun,
+static bool begin(Departure *d, QsQmp *qmp, const char *uri, const char *key, bool *ret_begun,
                   GError **error)
 {
-    bool brackets = strchr(d->address, ':') != NULL;
-    g_autofree char *uri = g_strdup_printf("quasar:%s%s%s:%" G_GUINT64_FORMAT, brackets ? "[" : "",
-                                           d->address, brackets ? "]" : "", port);
     g_autoptr(GError) own = NULL;
     JsonObject *where;
 
@@ -286,7 +345,7 @@ static End follow(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
             return END_DECIDED;
         }
         sure = ret_info->where == QS_WHERE_UNDECIDED ? sure : now;
-        if (now - sure > DOUBT_US) {
+        if (now - sure > (d->tunnel != NULL && !d->cancelled ? DOUBT_TUNNEL_US : DOUBT_US)) {
             return END_UNKNOWN;
         }
         steer(d, *qmp, ret_info);
@@ -304,12 +363,25 @@ static bool fail_uncertain(const Departure *d, GError **error)
         "it is not known whether \"%s\" arrived at %s", d->offer->name, d->depart->host);
 }
 
-static const char *why_not(const Departure *d, const char *reason)
+static char *why_not(const Departure *d, const char *reason)
 {
-    return d->timed_out      ? "it took longer than --timeout allows"
-           : d->unreached    ? "the two QEMUs do not reach each other; --data-address tells where"
-           : *reason != '\0' ? reason
-                             : "QEMU gives no reason";
+    g_autofree char *trouble = qs_tunnel_trouble(d->tunnel);
+    const char *words = d->timed_out      ? "it took longer than --timeout allows"
+                        : d->unreached    ? "the two QEMUs do not reach each other"
+                        : *reason != '\0' ? reason
+                                          : "QEMU gives no reason";
+
+    return trouble == NULL
+               ? g_strdup(words)
+               : g_strdup_printf("%s (inside %s, which %s)", words, d->depart->rsh, trouble);
+}
+
+/* What to do about it, when that can be known. */
+static const char *advise(const Departure *d)
+{
+    return d->unreached && d->tunnel == NULL
+               ? "--data-address tells where, --tunnel always does without"
+               : NULL;
 }
 
 /* QEMU has said that it holds the VM, and then nobody else will. */
@@ -319,10 +391,12 @@ static bool stay(Departure *d, QsQmp *qmp, const char *reason, GError **error)
     g_autoptr(GError) own = NULL;
     g_autoptr(JsonObject) answer = NULL;
     g_autofree char *state = NULL;
-    g_autofree char *hint = NULL;
+    g_autofree char *hint = g_strdup(advise(d));
+    g_autofree char *why = why_not(d, reason);
 
     qs_move_tidy(depart->vm, qmp);
     if (!qs_vm_mark_moved(depart->vm, NULL, &own)) {
+        g_free(hint);
         hint = g_strdup_printf("quasar-run set %s moved= before its next start", d->offer->name);
     }
     qs_talk_send(d->lines, qs_talk_message("abandon"), NULL, NULL);
@@ -333,7 +407,7 @@ static bool stay(Departure *d, QsQmp *qmp, const char *reason, GError **error)
                        "the move of \"%s\" was given up on request", d->offer->name);
     }
     return qs_fail(error, QS_VM_ERROR_RUNS_HERE, state, hint, "\"%s\" was not moved: %s",
-                   d->offer->name, why_not(d, reason));
+                   d->offer->name, why);
 }
 
 /* Images are files that the VM leaves behind; a device is its owner's. */
@@ -419,17 +493,21 @@ static bool carry(Departure *d, QsQmp *qmp, GError **error)
 static bool move(Departure *d, GError **error)
 {
     g_autofree char *key = qs_move_key_new(error);
+    g_autofree char *stream = qs_move_key_new(error);
+    g_autofree char *uri = NULL;
     g_autoptr(QsQmp) qmp = NULL;
     g_autoptr(GError) own = NULL;
     guint64 port = 0;
     bool begun = false;
 
-    if (key == NULL || !send_files(d, error) || !ask_to_listen(d, key, &port, error) ||
+    if (key == NULL || stream == NULL || !send_files(d, error) ||
+        !ask_to_listen(d, key, stream, &port, error) ||
+        (uri = find_way(d, port, stream, error)) == NULL ||
         (qmp = qs_vm_monitor(d->depart->vm, QS_TALK_ANSWER_MS, NULL, error)) == NULL) {
         return false;
     }
     d->began = g_get_monotonic_time();
-    if (!begin(d, qmp, port, key, &begun, &own) && !begun) {
+    if (!begin(d, qmp, uri, key, &begun, &own) && !begun) {
         return stay(d, qmp, own->message, error);
     }
     return carry(d, g_steal_pointer(&qmp), error);
@@ -443,12 +521,17 @@ static bool fail_early(const Departure *d, GError *why, GError **error)
     bool lost = !d->agreed && g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_LOST);
     g_autofree char *what = NULL;
     g_autofree char *hint = NULL;
+    int status = 0;
 
     if (own->domain == QS_VM_ERROR && strstr(own->message, QS_FAIL_STATE) != NULL) {
         g_propagate_error(error, g_steal_pointer(&own));
         return false;
     }
-    if (lost) {
+    if (lost && qs_remote_has_ended(d->remote, &status) && status == SSH_FAILED) {
+        hint = g_strdup_printf("it says why itself; %s %s true must work", d->depart->rsh,
+                               d->depart->host);
+        what = g_strdup_printf("%s did not get to %s", d->depart->rsh, d->depart->host);
+    } else if (lost) {
         hint = g_strdup("quasar-run must be on the PATH of that host's shell");
         what = g_strdup(own->message);
     } else {
@@ -465,13 +548,20 @@ static bool fail_early(const Departure *d, GError *why, GError **error)
 /* All that can be known before the other host is asked. */
 static bool look_first(Departure *d, GError **error)
 {
-    d->offer = make_offer(d->depart, error);
-    if (d->offer == NULL) {
+    const QsDepart *depart = d->depart;
+    g_autoptr(GError) own = NULL;
+
+    d->offer = make_offer(depart, error);
+    if (d->offer == NULL || depart->way == QS_WAY_TUNNEL) {
+        return d->offer != NULL;
+    }
+    d->address = qs_remote_address(depart->host, depart->data_address, depart->cancellable, &own);
+    /* A name that ssh alone knows needs no address. */
+    if (d->address == NULL && (depart->way == QS_WAY_DIRECT || depart->data_address != NULL)) {
+        g_propagate_error(error, g_steal_pointer(&own));
         return false;
     }
-    d->address =
-        qs_remote_address(d->depart->host, d->depart->data_address, d->depart->cancellable, error);
-    return d->address != NULL;
+    return true;
 }
 
 bool qs_depart(const QsDepart *depart, GError **error)
@@ -482,8 +572,10 @@ bool qs_depart(const QsDepart *depart, GError **error)
 
     d.agreed = look_first(&d, &own) && agree(&d, &own);
     done = d.agreed && (depart->only_check || move(&d, &own));
+    done = done || fail_early(&d, g_steal_pointer(&own), error);
+    qs_tunnel_close(d.tunnel);
     qs_remote_close(d.remote);
     qs_offer_free(d.offer);
     g_free(d.address);
-    return done || fail_early(&d, g_steal_pointer(&own), error);
+    return done;
 }

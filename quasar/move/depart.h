@@ -7,10 +7,14 @@
 
 typedef enum QsOnTimeout { QS_TIMEOUT_CANCEL, QS_TIMEOUT_FORCE, QS_TIMEOUT_WAIT } QsOnTimeout;
 
+/* How the machine itself goes: to a port of the other host, or inside the way to reach it. */
+typedef enum QsWay { QS_WAY_AUTO, QS_WAY_DIRECT, QS_WAY_TUNNEL } QsWay;
+
 typedef struct QsDepart {
     QsVm *vm; /* locked */
     const char *host;
     const char *rsh;          /* a command line, before HOST and what runs there */
+    QsWay way;                /* AUTO: direct if that port can be reached */
     const char *data_address; /* NULL: that of the host */
     const char *net;          /* on the other host; NULL: the same */
     const char *version;
@@ -22,6 +26,8 @@ typedef struct QsDepart {
     GCancellable *cancellable;
     void (*progress)(const QsMoveInfo *info, void *opaque);
     void *opaque;
+    void (*say)(const char *words, void *listener); /* before it begins */
+    void *listener;
 } QsDepart;
 
 /*

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "move/session.h"
 
+#include "move/stream.h"
 #include "move/talk.h"
 
 #include <errno.h>
@@ -100,6 +101,7 @@ void qs_move_drop_key(QsVm *vm)
     g_autofree char *path = qs_vm_run_file(vm, KEY_FILE);
 
     g_unlink(path);
+    qs_stream_withdraw(vm);
 }
 
 void qs_move_tidy(QsVm *vm, QsQmp *qmp)

@@ -9,9 +9,9 @@
  *   offer {name, definition, disks, files, only-check}
  *                                       accept, or refuse {code, words, hint}
  *   file {data}...   each file in turn, in pieces
- *   prepare {key, address, lanes, level}
+ *   prepare {key, listen, lanes, stream}
  *                                       listening {port}, or refuse
- *          ... the two QEMUs move the machine ...
+ *          ... the two QEMUs move the machine, to that port or inside streams (stream.h) ...
  *                                       arrived {state, undecided}
  *   abandon, once QEMU here keeps it; ended, when QEMU here has
  *                                       removed, or arrived

@@ -207,10 +207,10 @@ def ask(launcher: Launcher, name: str, command: str, **arguments: Any) -> Any:
         os.close(folder)
 
 
-def begin_slowly(here: Launcher, rsh: Path) -> subprocess.Popen:
+def begin_slowly(here: Launcher, rsh: Path, *words: str) -> subprocess.Popen:
     """A move that is under way and takes a while."""
     mover = here.start("migrate", "box", "127.0.0.1", "--rsh", rsh, "--bandwidth", "1M",
-                       "--progress", "json")
+                       "--progress", "json", *words)
     for line in mover.stdout:
         if json.loads(line)["phase"] == "bulk":
             return mover
