@@ -46,7 +46,7 @@ class There(Launcher):
 
     def __init__(self, host: sshlab.Host, place: Place, root: Path):
         environment = {k: v for k, v in place.host.environment().items()
-                       if not k.startswith(FOREIGN) or k.startswith(("QUASAR_HOST", "QUASAR_CACHE"))}
+                       if not k.startswith(FOREIGN) or k in ("QUASAR_HOST", "QUASAR_CACHE")}
         super().__init__(root, {**environment, "LC_ALL": "C.UTF-8"})
         self.host = host
         self.place = place

@@ -51,10 +51,10 @@ class Receiver:
         assert line, (self.process.wait(30), self.process.stderr.read())
         return json.loads(line)
 
-    def listen(self) -> None:
+    def listen(self, **more: Any) -> None:
         """As far as the QEMU that waits for the source's."""
         self.say(HELLO, offer(**{"only-check": False}),
-                 {"say": "prepare", "key": "a" * 64, "listen": "loopback", "lanes": 0})
+                 {"say": "prepare", "key": "a" * 64, "listen": "loopback", "lanes": 0, **more})
         for word in ("hello", "accept", "listening"):
             said = self.hear()
             assert said["say"] == word, said
@@ -147,6 +147,40 @@ def test_undecided_and_nobody_to_ask(fake: Fake, receiver: Receiver) -> None:
     receiver.tell("undecided", "commit", 1000)
     assert "nobody said that it may run" in receiver.end(6)
     assert mark(fake) == "(arriving)" and fake.state("web")["pid"]
+
+
+def test_undecided_for_a_moment(fake: Fake, receiver: Receiver) -> None:
+    """As every move is, and the source's launcher may have been killed just then."""
+    assert receiver.process.stdin
+    receiver.process.stdin.close()
+    receiver.process.stdin = None
+    for _ in range(3):      # looks after the source's end was seen
+        receiver.tell("undecided", "commit", 1000)
+    receiver.tell("here", "done", 5000)
+    receiver.end(0)
+    assert mark(fake) is None
+
+
+def test_streams_lead_to_qemu_while_it_waits(fake: Fake) -> None:
+    """A name for them comes with the key, and goes with it."""
+    receiver = Receiver(fake)
+    receiver.listen(stream="b" * 64)
+    note = fake.run_folder("web") / "stream"
+    assert note.read_text() == f"{'b' * 64} 127.0.0.1 40009"
+    assert note.stat().st_mode & 0o777 == 0o600
+    receiver.tell("here", "done", 1000)
+    receiver.end(0)
+    assert not note.exists()
+
+
+def test_a_stream_of_a_strange_name(fake: Fake) -> None:
+    receiver = Receiver(fake)
+    receiver.say(HELLO, offer(**{"only-check": False}),
+                 {"say": "prepare", "key": "a" * 64, "listen": "ipv6", "lanes": 0,
+                  "stream": "../" + "b" * 61})
+    assert [receiver.hear()["say"] for _ in range(2)] == ["hello", "accept"]
+    assert "a malformed name of a stream" in receiver.end(1)
+    nothing_left(fake)
 
 
 def test_the_key_stays_for_lanes_to_come(fake: Fake, receiver: Receiver) -> None:

@@ -337,7 +337,7 @@ def test_reader_ends(dry: Launcher) -> None:
 
 
 def test_a_command_in_place_of_ours(dry: Launcher) -> None:
-    """A forced command of ssh is always `receive`; which one was asked for is in its environment."""
+    """A forced command of ssh is always `receive`; its environment tells what was asked for."""
     qemu = Qemu(dry)
     process = carrier(dry, "--net", "none",
                       SSH_ORIGINAL_COMMAND=f"quasar-run receive --stream web/{NAME}")
