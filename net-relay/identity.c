@@ -145,11 +145,19 @@ static bool set_rate(QsIdentity *id, const char *value, GError **error)
 
 static bool set_nat(QsIdentity *id, const char *value, GError **error)
 {
-    if (!g_str_equal(value, "slirp") && !g_str_equal(value, "none")) {
-        return bad_value(error, "the NAT is \"slirp\" or \"none\"");
+    static const char *const kinds[] = {
+        [QS_IDENTITY_NAT_NONE] = "none",
+        [QS_IDENTITY_NAT_SLIRP] = "slirp",
+        [QS_IDENTITY_NAT_SCALED] = "scaled",
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        if (g_str_equal(value, kinds[i])) {
+            id->nat = (QsIdentityNat)i;
+            return true;
+        }
     }
-    id->nat = g_str_equal(value, "slirp");
-    return true;
+    return bad_value(error, "the NAT is \"slirp\", \"scaled\" or \"none\"");
 }
 
 static bool parse_bool(const char *value, bool *ret, GError **error)
@@ -280,7 +288,7 @@ static QsIdentity *parse_group(GKeyFile *file, const char *group, GError **error
     g_atomic_ref_count_init(&id->refs);
     id->key = g_strdup(group);
     id->forwards = g_array_new(FALSE, FALSE, sizeof(QsForward));
-    id->nat = true;
+    id->nat = QS_IDENTITY_NAT_SLIRP;
     id->ipv6 = true;
     id->mtu = DEFAULT_MTU;
     if (!qs_identity_split(group, &id->tenant, &id->name, error) ||

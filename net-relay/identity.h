@@ -19,6 +19,12 @@
 #define QS_IDENTITY_SECRET_MIN 16
 #define QS_IDENTITY_SECRET_MAX 64
 
+typedef enum QsIdentityNat {
+    QS_IDENTITY_NAT_NONE,
+    QS_IDENTITY_NAT_SLIRP,
+    QS_IDENTITY_NAT_SCALED, /* our own TCP before libslirp */
+} QsIdentityNat;
+
 typedef struct QsIdentity {
     gatomicrefcount refs;
     char *key; /* "tenant/name" */
@@ -26,7 +32,7 @@ typedef struct QsIdentity {
     char *name;
     GBytes *secret;     /* NULL: only its own socket leads here */
     guint64 mac;        /* 0: learned */
-    bool nat;           /* has a NAT worker */
+    QsIdentityNat nat;  /* the kind of its NAT worker */
     bool ipv6;          /* the NAT serves IPv6 too */
     bool host_loopback; /* the guest may reach the relay's loopback through its gateway */
     guint32 network;    /* IPv4, host byte order */

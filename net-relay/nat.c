@@ -413,6 +413,9 @@ static GPtrArray *worker_arguments(QsNat *nat)
     g_ptr_array_add(args, g_strconcat("--address=", address, NULL));
     g_ptr_array_add(args, g_strdup_printf("--mtu=%u", id->mtu));
     g_ptr_array_add(args, g_strdup_printf("--linger=%u", nat->settings->linger));
+    if (id->nat == QS_IDENTITY_NAT_SCALED) {
+        g_ptr_array_add(args, g_strdup("--nat=scaled"));
+    }
     if (!id->ipv6) {
         g_ptr_array_add(args, g_strdup("--no-ipv6"));
     }

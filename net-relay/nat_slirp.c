@@ -6,6 +6,7 @@
 #include "log.h"
 #include "protocol.h"
 #include "ra.h"
+#include "tcp.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,6 +38,7 @@ typedef struct Timer {
 
 struct QsNatSlirp {
     Slirp *slirp;
+    QsTcp *tcp; /* NULL: libslirp has TCP too */
     QsNatSend send;
     void *opaque;
     QsNatConfig config;
@@ -49,7 +51,6 @@ struct QsNatSlirp {
     gint64 frozen_since; /* monotonic, microseconds */
     gint64 frozen_total;
     bool filled; /* between fill and poll */
-    gsize first; /* where our descriptors begin */
 };
 
 static gint64 clock_us(const QsNatSlirp *nat)
@@ -139,6 +140,26 @@ static const SlirpCb callbacks = {
     .timer_new_opaque = cb_timer_new,
 };
 
+static QsTcp *new_tcp(QsNatSlirp *nat)
+{
+    const QsNatConfig *config = &nat->config;
+    QsTcpConfig tc = {
+        .network = config->network,
+        .mask = 0xffffffffu << (32 - config->prefix),
+        .gateway = config->network + GATEWAY_HOST,
+        .dns = config->network + DNS_HOST,
+        .address = config->address,
+        .ipv6 = config->ipv6,
+        .host_loopback = config->host_loopback,
+        .mtu = config->mtu,
+    };
+
+    inet_pton(AF_INET6, IPV6_PREFIX, tc.prefix6.bytes);
+    inet_pton(AF_INET6, IPV6_GATEWAY, tc.gateway6.bytes);
+    inet_pton(AF_INET6, IPV6_DNS, tc.dns6.bytes);
+    return qs_tcp_new(&tc, nat->send, nat->opaque);
+}
+
 QsNatSlirp *qs_nat_slirp_new(const QsNatConfig *config, QsNatSend send, void *opaque)
 {
     QsNatSlirp *nat = g_new0(QsNatSlirp, 1);
@@ -168,6 +189,7 @@ QsNatSlirp *qs_nat_slirp_new(const QsNatConfig *config, QsNatSend send, void *op
     sc.if_mru = config->mtu;
     sc.disable_host_loopback = !config->host_loopback;
     nat->slirp = slirp_new(&sc, &callbacks, nat);
+    nat->tcp = config->scaled ? new_tcp(nat) : NULL;
     return nat;
 }
 
@@ -175,6 +197,7 @@ void qs_nat_slirp_free(QsNatSlirp *nat)
 {
     if (nat != NULL) {
         slirp_cleanup(nat->slirp);
+        qs_tcp_free(nat->tcp);
         g_array_unref(nat->forwards);
         g_free(nat);
     }
@@ -190,7 +213,10 @@ void qs_nat_slirp_input(QsNatSlirp *nat, guint8 *frame, gsize size)
     QsGuardVerdict verdict = qs_guard_check(frame, size);
 
     nat->verdicts[verdict]++;
-    if (!nat->frozen && (verdict == QS_GUARD_PASS || verdict == QS_GUARD_CLEARED)) {
+    if (nat->frozen || (verdict != QS_GUARD_PASS && verdict != QS_GUARD_CLEARED)) {
+        return;
+    }
+    if (nat->tcp == NULL || !qs_tcp_input(nat->tcp, frame, size, clock_us(nat))) {
         slirp_input(nat->slirp, frame, (int)size);
     }
 }
@@ -270,6 +296,20 @@ void qs_nat_slirp_set_frozen(QsNatSlirp *nat, bool frozen)
     nat->frozen_total += now - nat->frozen_since;
     nat->frozen = false;
     catch_up(nat);
+    if (nat->tcp != NULL) {
+        qs_tcp_thaw(nat->tcp, clock_us(nat));
+    }
+}
+
+static void fill_tcp(QsNatSlirp *nat, GArray *fds, int *timeout)
+{
+    GPollFD entry = { .fd = qs_tcp_descriptor(nat->tcp), .events = G_IO_IN };
+    gint64 deadline = qs_tcp_deadline(nat->tcp);
+
+    g_array_append_val(fds, entry);
+    if (deadline != G_MAXINT64) {
+        shorten(timeout, (deadline - clock_us(nat) + 999) / 1000);
+    }
 }
 
 void qs_nat_slirp_fill(QsNatSlirp *nat, GArray *fds, int *timeout)
@@ -284,6 +324,9 @@ void qs_nat_slirp_fill(QsNatSlirp *nat, GArray *fds, int *timeout)
     slirp_pollfds_fill(nat->slirp, &wanted, add_poll, fds);
     if (wanted != G_MAXUINT32) {
         shorten(timeout, wanted);
+    }
+    if (nat->tcp != NULL) {
+        fill_tcp(nat, fds, timeout);
     }
     for (int i = 0; i < TIMER_MAX; i++) {
         if (nat->timers[i].used && nat->timers[i].armed) {
@@ -301,6 +344,9 @@ void qs_nat_slirp_poll(QsNatSlirp *nat, GArray *fds)
     }
     nat->filled = false;
     slirp_pollfds_poll(nat->slirp, 0, get_revents, fds);
+    if (nat->tcp != NULL) {
+        qs_tcp_poll(nat->tcp, clock_us(nat));
+    }
     for (int i = 0; i < TIMER_MAX; i++) {
         Timer *t = &nat->timers[i];
 
@@ -327,6 +373,9 @@ static bool open_forward(QsNatSlirp *nat, const QsForward *f)
     struct in_addr host = { htonl(f->host) };
     struct in_addr guest = { htonl(nat->config.address) };
 
+    if (nat->tcp != NULL && !f->udp) {
+        return qs_tcp_listen(nat->tcp, f);
+    }
     return slirp_add_hostfwd(nat->slirp, f->udp, host, f->host_port, guest, f->guest_port) >= 0;
 }
 
@@ -334,6 +383,10 @@ static void close_forward(QsNatSlirp *nat, const QsForward *f)
 {
     struct in_addr host = { htonl(f->host) };
 
+    if (nat->tcp != NULL && !f->udp) {
+        qs_tcp_unlisten(nat->tcp, f);
+        return;
+    }
     slirp_remove_hostfwd(nat->slirp, f->udp, host, f->host_port);
 }
 
@@ -409,5 +462,22 @@ bool qs_nat_slirp_forward_del(QsNatSlirp *nat, const QsForward *f, GError **erro
 
 char *qs_nat_slirp_flows(QsNatSlirp *nat)
 {
-    return slirp_connection_info(nat->slirp);
+    GString *text = g_string_new(NULL);
+    g_autofree char *others = slirp_connection_info(nat->slirp);
+
+    g_string_append(text, others);
+    if (nat->tcp != NULL) {
+        qs_tcp_describe(nat->tcp, text);
+    }
+    return g_string_free(text, FALSE);
+}
+
+guint qs_nat_slirp_tcp_flows(const QsNatSlirp *nat)
+{
+    return nat->tcp == NULL ? 0 : qs_tcp_flows(nat->tcp);
+}
+
+gsize qs_nat_slirp_tcp_memory(const QsNatSlirp *nat)
+{
+    return nat->tcp == NULL ? 0 : qs_tcp_memory(nat->tcp);
 }

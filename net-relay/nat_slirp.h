@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One guest's NAT: libslirp behind the guard, with a clock that can stand still.
+ * One guest's NAT: libslirp behind the guard, with a clock that can stand still. With `scaled` our
+ * own TCP (tcp.h) stands before it, whose windows scale; DHCP, DNS, UDP, ICMP and IPv6's neighbours
+ * are libslirp's either way.
  *
  * Theory of operation
  *
  * libslirp does its work in three places: in slirp_input(), in slirp_pollfds_poll() and in its
- * timers. A frozen NAT gets none of them, and the clock it is given stands still: no segment is
- * sent again, no back-off grows, no UDP entry ages, however long the guest is away. Meanwhile the
- * kernel's socket buffers fill and the remote peers see a closed window, which TCP waits for. When
- * it thaws, what the guest had not acknowledged is sent once more: the frames may have gone to a
- * link that was ending.
+ * timers; our TCP in the same. A frozen NAT gets none of them, and its clock stands still: no
+ * segment is sent again, no back-off grows, no UDP entry ages, however long the guest is away.
+ * Meanwhile the kernel's socket buffers fill and the remote peers see a closed window, which TCP
+ * waits for. When it thaws, what the guest had not acknowledged is sent once more: the frames may
+ * have gone to a link that was ending.
  */
 #ifndef QS_RELAY_NAT_SLIRP_H
 #define QS_RELAY_NAT_SLIRP_H
@@ -29,6 +31,7 @@ typedef struct QsNatConfig {
     guint mtu;
     bool ipv6;
     bool host_loopback;
+    bool scaled;
     const char *hostname;
 } QsNatConfig;
 
@@ -58,7 +61,10 @@ bool qs_nat_slirp_forward_del(QsNatSlirp *nat, const QsForward *forward, GError 
  * again is given up and logged. */
 void qs_nat_slirp_set_accepting(QsNatSlirp *nat, bool on);
 const GArray *qs_nat_slirp_forwards(const QsNatSlirp *nat);
-/* libslirp's table of connections. */
+/* libslirp's table of connections, and ours in the same form. */
 char *qs_nat_slirp_flows(QsNatSlirp *nat);
+/* Of our own TCP; 0 without it. */
+guint qs_nat_slirp_tcp_flows(const QsNatSlirp *nat);
+gsize qs_nat_slirp_tcp_memory(const QsNatSlirp *nat);
 
 #endif

@@ -62,7 +62,7 @@ typedef struct Worker {
     bool sandboxed;
 } Worker;
 
-static char *opt_directory, *opt_name, *opt_network, *opt_address;
+static char *opt_directory, *opt_name, *opt_network, *opt_address, *opt_nat;
 static char **opt_forwards;
 static gint opt_mtu = 1500;
 static gint opt_linger = LINGER_DEFAULT;
@@ -75,6 +75,7 @@ static const GOptionEntry options[] = {
     { "address", 0, 0, G_OPTION_ARG_STRING, &opt_address, "the guest's address", "ADDRESS" },
     { "mtu", 0, 0, G_OPTION_ARG_INT, &opt_mtu, "largest IP packet", "BYTES" },
     { "linger", 0, 0, G_OPTION_ARG_INT, &opt_linger, "end after that long unused", "SECONDS" },
+    { "nat", 0, 0, G_OPTION_ARG_STRING, &opt_nat, "whose TCP it has", "slirp|scaled" },
     { "no-ipv6", 0, 0, G_OPTION_ARG_NONE, &opt_no_ipv6, "IPv4 alone", NULL },
     { "host-loopback", 0, 0, G_OPTION_ARG_NONE, &opt_host_loopback,
       "the guest reaches this host's loopback", NULL },
@@ -183,12 +184,13 @@ static char *answer_stat(Worker *w)
 {
     return g_strdup_printf("ok pid=%d frozen=%d sandboxed=%d dropped=%" G_GUINT64_FORMAT
                            " urgent-cleared=%" G_GUINT64_FORMAT " refused=%" G_GUINT64_FORMAT
-                           " settings=%s",
+                           " tcp-flows=%u tcp-memory=%" G_GSIZE_FORMAT " settings=%s",
                            (int)getpid(), qs_nat_slirp_is_frozen(w->nat), w->sandboxed, w->dropped,
                            qs_nat_slirp_verdicts(w->nat, QS_GUARD_CLEARED),
                            qs_nat_slirp_verdicts(w->nat, QS_GUARD_PROTOCOL) +
                                qs_nat_slirp_verdicts(w->nat, QS_GUARD_MALFORMED) +
                                qs_nat_slirp_verdicts(w->nat, QS_GUARD_FRAGMENT),
+                           qs_nat_slirp_tcp_flows(w->nat), qs_nat_slirp_tcp_memory(w->nat),
                            w->settings);
 }
 
@@ -317,16 +319,18 @@ static bool parse_config(QsNatConfig *config, GError **error)
         g_strv_length(parts) != 2 || !qs_forward_parse_ipv4(parts[0], &config->network) ||
         !g_ascii_string_to_unsigned(parts[1], 10, 8, 28, &prefix, NULL) ||
         !qs_forward_parse_ipv4(opt_address, &config->address) || opt_mtu < (gint)QS_RELAY_MTU_MIN ||
-        opt_mtu > (gint)QS_RELAY_MTU_MAX || opt_linger < 1) {
+        opt_mtu > (gint)QS_RELAY_MTU_MAX || opt_linger < 1 ||
+        !(opt_nat == NULL || g_str_equal(opt_nat, "slirp") || g_str_equal(opt_nat, "scaled"))) {
         g_set_error_literal(error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
                             "--directory, --name, --network and --address are needed, with an MTU "
-                            "of 576 to 65520");
+                            "of 576 to 65520 and --nat=slirp or scaled");
         return false;
     }
     config->prefix = (guint)prefix;
     config->mtu = (guint)opt_mtu;
     config->ipv6 = !opt_no_ipv6;
     config->host_loopback = opt_host_loopback;
+    config->scaled = g_strcmp0(opt_nat, "scaled") == 0;
     config->hostname = "quasar-relay";
     return true;
 }
@@ -369,8 +373,9 @@ static bool start(Worker *w, GError **error)
         return false;
     }
     w->linger = (guint)opt_linger;
-    w->settings = g_strdup_printf("%s,%s,%d,%d,%d", opt_network, opt_address, opt_mtu, !opt_no_ipv6,
-                                  opt_host_loopback);
+    w->settings =
+        g_strdup_printf("%s,%s,%d,%d,%d,%s", opt_network, opt_address, opt_mtu, !opt_no_ipv6,
+                        opt_host_loopback, config.scaled ? "scaled" : "slirp");
     w->kept = qs_queue_new(DATA_QUEUE);
     w->nat = qs_nat_slirp_new(&config, to_guest, w);
     qs_nat_slirp_set_accepting(w->nat, !opt_no_accept);

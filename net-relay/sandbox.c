@@ -78,6 +78,12 @@ static const char *const calls_common[] = {
     "statx",
     "write",
     "writev",
+    /* a worker's own TCP, whose sockets report to one descriptor; a worker lives under the
+     * daemon's filter too */
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "epoll_wait",
     /* sockets */
     "accept",
     "accept4",

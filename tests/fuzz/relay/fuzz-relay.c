@@ -9,10 +9,12 @@
 #include "dhcp.h"
 #include "epoch.h"
 #include "forward.h"
+#include "fuzz-flow.h"
 #include "guard.h"
 #include "identity.h"
 #include "protocol.h"
 #include "ra.h"
+#include "segment.h"
 #include "stream.h"
 #include "switch.h"
 
@@ -75,6 +77,25 @@ static void fuzz_dhcp(const uint8_t *data, size_t size)
     if (qs_dhcp_is_reply(frame, size) && qs_dhcp_add_mtu(frame, size, 1400)) {
         g_assert(!qs_dhcp_add_mtu(frame, size, 1400));
     }
+}
+
+/* What was taken apart can be put together, and means the same. */
+static void fuzz_segment(const uint8_t *data, size_t size)
+{
+    guint8 frame[QS_RELAY_FRAME_MAX + QS_SEGMENT_HEADERS_MAX];
+    QsSegment s, back;
+    gsize header;
+
+    if (size > QS_RELAY_FRAME_MAX || !qs_segment_parse(data, size, &s)) {
+        return;
+    }
+    header = qs_segment_put_headers(&s, s.size, frame);
+    memcpy(frame + header, s.data, s.size);
+    qs_segment_finish(frame, header + s.size);
+    g_assert(qs_segment_parse(frame, header + s.size, &back));
+    g_assert(back.seq == s.seq && back.ack == s.ack && back.flags == s.flags);
+    g_assert(back.mss == s.mss && back.shift == s.shift && back.size == s.size);
+    g_assert(qs_segment_ip_equal(&back.source, &s.source));
 }
 
 static void fuzz_identities(const uint8_t *data, size_t size)
@@ -183,8 +204,8 @@ static void fuzz_stream(const uint8_t *data, size_t size)
 }
 
 static void (*const targets[])(const uint8_t *data, size_t size) = {
-    fuzz_hello,      fuzz_guard,   fuzz_dhcp,   fuzz_ra,
-    fuzz_identities, fuzz_forward, fuzz_switch, fuzz_stream,
+    fuzz_hello,   fuzz_guard,  fuzz_dhcp,   fuzz_ra,      fuzz_identities,
+    fuzz_forward, fuzz_switch, fuzz_stream, fuzz_segment, fuzz_flow,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
