@@ -53,7 +53,7 @@ bool qs_ether_is_group(guint64 mac)
 
 bool qs_ether_is_nat(guint64 mac)
 {
-    return mac >> 32 == 0x5255;
+    return mac >> 32 == 0x5255 || mac >> 8 == G_GUINT64_CONSTANT(0x5256000000);
 }
 
 bool qs_ether_is_link_local(guint64 mac)

@@ -22,7 +22,8 @@ bool qs_ether_parse_mac(const char *text, guint64 *ret_mac);
 const char *qs_ether_format_mac(guint64 mac, char text[QS_ETHER_MAC_TEXT]);
 
 bool qs_ether_is_group(guint64 mac);
-/* The gateway, DNS and DHCP of every NAT worker live under 52:55, as libslirp makes them up. */
+/* The gateway, DNS and DHCP of every NAT worker live under 52:55, those of IPv6 under
+ * 52:56:00:00:00, as libslirp makes them up. */
 bool qs_ether_is_nat(guint64 mac);
 /* 01:80:c2:00:00:0x, which no bridge forwards. */
 bool qs_ether_is_link_local(guint64 mac);

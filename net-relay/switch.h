@@ -8,7 +8,8 @@
  * its guest is attached or not, and has a NAT of its own beside it, so every guest of a tenant may
  * know its gateway under the same address:
  *
- *   to 52:55:*           the sender's own NAT, nowhere else
+ *   to 52:55:*, and      the sender's own NAT, nowhere else
+ *   52:56:00:00:00:*
  *   to a group address   the sender's own NAT and every other port of the tenant
  *   to a known address   the port that has it
  *   to an unknown one    every other port of the tenant that may have unknown addresses

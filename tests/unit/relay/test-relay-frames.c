@@ -38,6 +38,7 @@ static const QsSwitchOps count_ops = { .to_guest = count_guest, .to_nat = count_
 #define MAC_B G_GUINT64_CONSTANT(0x525400000002)
 #define MAC_X G_GUINT64_CONSTANT(0x0200000000aa)
 #define MAC_NAT G_GUINT64_CONSTANT(0x52550a000202)
+#define MAC_NAT6 G_GUINT64_CONSTANT(0x525600000002)
 #define MAC_ALL G_GUINT64_CONSTANT(0xffffffffffff)
 
 static void frame_at(Station *from, guint64 to, guint64 source, gint64 now)
@@ -80,6 +81,8 @@ static void test_switch_paths(void)
     frame_at(&s[0], MAC_ALL, MAC_A, 1);
     expect_counts(s, 4, "0110", "1000");
     frame_at(&s[0], MAC_NAT, MAC_A, 1);
+    expect_counts(s, 4, "0000", "1000");
+    frame_at(&s[0], MAC_NAT6, MAC_A, 1);
     expect_counts(s, 4, "0000", "1000");
     /* Unknown: only to whom it may belong. */
     frame_at(&s[0], MAC_X, MAC_A, 1);
