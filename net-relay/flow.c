@@ -600,6 +600,11 @@ static void take_new_ack(QsFlow *f, guint32 ack)
         f->snd_nxt = ack;
     }
     measure(f, ack);
+    if (f->probing && after(ack, f->probe)) {
+        f->snd_nxt = f->snd_max;
+        f->limit = NO_LIMIT;
+    }
+    f->probing = false;
     if (f->limit != NO_LIMIT) {
         f->limit += acked;
         f->limit = f->limit >= QS_RING_MAX ? NO_LIMIT : f->limit;
@@ -885,7 +890,8 @@ static void data_timer(QsFlow *f)
 
         send_data(f, 0, size, fin);
         f->timed_at = 0;
-        f->snd_nxt = f->snd_una + (guint32)size + (fin ? 1 : 0);
+        f->snd_nxt = f->probe = f->snd_una + (guint32)size + (fin ? 1 : 0);
+        f->probing = f->snd_wnd > 0;
     }
     set_timer(f);
 }
@@ -914,6 +920,8 @@ void qs_flow_thaw(QsFlow *f)
         f->ack_due = true;
         f->snd_nxt = f->snd_una;
         f->limit = THAW_SEGMENTS * (gsize)f->mss;
+        f->probing = in_flight(f);
+        f->probe = f->snd_una + (guint32)MIN(f->limit, f->out.used);
         f->recovering = false;
         f->duplicates = 0;
         if (in_flight(f)) {

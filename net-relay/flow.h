@@ -26,9 +26,10 @@
  *
  * Between relay and guest frames are carried in order by a stream that waits when it is full. So
  * there is no congestion to control, and nothing is lost but with a link: on that way the guest's
- * window alone says how much may be under way. After a timeout, and when a guest thaws, sending
- * begins again with the first byte not acknowledged and a few segments, until the guest has said
- * what it has; then the limit doubles away.
+ * window alone says how much may be under way. After a timeout, and when a guest thaws, the first
+ * bytes not acknowledged are sent again. If the answer is of more than those, what came behind them
+ * was only late, and sending goes on where it was; otherwise all of it is sent again, under a limit
+ * that doubles away.
  *
  * Readiness of the socket is told by edges: `readable` and `writable` hold until a call said EAGAIN
  * or moved less than it was asked to.
@@ -99,6 +100,8 @@ typedef struct QsFlow {
     bool recovering;
     guint32 recover;
     guint tries, backoff;
+    bool probing; /* up to `probe` was sent again, and nobody has answered */
+    guint32 probe;
     gint64 rtt, rtt_var, timed_at; /* timed_at 0: nothing is timed */
     guint32 timed;
 

@@ -101,7 +101,7 @@ static bool set_mac(QsIdentity *id, const char *value, GError **error)
         qs_ether_is_nat(id->mac)) {
         id->mac = 0;
         return bad_value(error, "not a station's address like 52:54:00:12:34:56 "
-                                "(52:55:* is the NAT's)");
+                                "(52:55:* and 52:56:00:00:00:* are the NAT's)");
     }
     return true;
 }
@@ -143,16 +143,21 @@ static bool set_rate(QsIdentity *id, const char *value, GError **error)
            bad_value(error, "a rate is 8k to 100G bits per second, with k, M, G or without");
 }
 
+static const char *const nat_names[] = {
+    [QS_IDENTITY_NAT_NONE] = "none",
+    [QS_IDENTITY_NAT_SLIRP] = "slirp",
+    [QS_IDENTITY_NAT_SCALED] = "scaled",
+};
+
+const char *qs_identity_nat_name(QsIdentityNat nat)
+{
+    return nat_names[nat];
+}
+
 static bool set_nat(QsIdentity *id, const char *value, GError **error)
 {
-    static const char *const kinds[] = {
-        [QS_IDENTITY_NAT_NONE] = "none",
-        [QS_IDENTITY_NAT_SLIRP] = "slirp",
-        [QS_IDENTITY_NAT_SCALED] = "scaled",
-    };
-
-    for (guint i = 0; i < G_N_ELEMENTS(kinds); i++) {
-        if (g_str_equal(value, kinds[i])) {
+    for (guint i = 0; i < G_N_ELEMENTS(nat_names); i++) {
+        if (g_str_equal(value, nat_names[i])) {
             id->nat = (QsIdentityNat)i;
             return true;
         }

@@ -54,6 +54,8 @@ GHashTable *qs_identity_parse(const char *text, gsize size, GError **error);
 
 /* Splits and checks "tenant/name". */
 bool qs_identity_split(const char *key, char **ret_tenant, char **ret_name, GError **error);
+/* As it stands in the file. */
+const char *qs_identity_nat_name(QsIdentityNat nat);
 /* Everything the NAT worker was started with is the same. */
 bool qs_identity_same_nat(const QsIdentity *a, const QsIdentity *b);
 /* Address text in dotted decimal. */

@@ -61,7 +61,7 @@ JsonNode *qs_idfile_list(const char *path, GError **error)
         json_builder_add_int_value(b, id->mtu);
         json_builder_set_member_name(b, "rate");
         json_builder_add_int_value(b, (gint64)id->rate);
-        add_member(b, "nat", id->nat ? "slirp" : "none");
+        add_member(b, "nat", qs_identity_nat_name(id->nat));
         json_builder_end_object(b);
     }
     json_builder_end_array(b);
