@@ -22,8 +22,8 @@ DAEMON = os.environ.get("QUASAR_RELAYD", "quasar-relayd")
 CTL = os.environ.get("QUASAR_RELAYCTL", "quasar-relayctl")
 # Settings for every relay of a run: a sanitizer, for one, needs "seccomp=false".
 EXTRA = dict(item.split("=", 1) for item in os.environ.get("QUASAR_RELAY_SET", "").split())
-# The kind of NAT of every identity that does not say.
-NAT = os.environ.get("QUASAR_RELAY_NAT", "")
+# The kind of NAT of identities that do not say; conftest.py runs some tests with each.
+NAT = "slirp"
 WRAPPER = os.environ.get("QUASAR_RELAY_WRAPPER", "").split()
 
 
@@ -64,9 +64,8 @@ class Relay:
         with open(path, "w", encoding="ascii", opener=lambda p, f: os.open(p, f, 0o600)) as out:
             for key, values in self.identities.items():
                 out.write(f"[{key}]\n")
-                if NAT and "nat" not in values:
-                    out.write(f"nat={NAT}\n")
-                out.writelines(f"{name}={value}\n" for name, value in values.items())
+                out.writelines(f"{name}={value}\n" for name, value
+                               in {"nat": NAT, **values}.items())
 
     def arguments(self) -> list[str]:
         return [*WRAPPER, DAEMON] + [f"--set={k}={v}" for k, v in self.settings.items()]
