@@ -142,6 +142,12 @@ static bool check_vm(QsVm *vm, GError **error)
                    qs_vm_name(vm));
 }
 
+static void warn(const char *words, void *opaque)
+{
+    (void)opaque;
+    g_printerr("warning: it is there, and %s\n", words);
+}
+
 static bool run(QsCli *cli, char **words, GError **error)
 {
     QsDepart depart = { .host = words[1], .cancellable = cli->cancellable };
@@ -160,6 +166,7 @@ static bool run(QsCli *cli, char **words, GError **error)
     g_atomic_int_set(&cli->patient, 1);
     depart.vm = vm;
     depart.progress = qs_progress_show;
+    depart.warn = warn;
     depart.opaque = progress;
     done = qs_depart(&depart, error);
     qs_progress_free(progress);

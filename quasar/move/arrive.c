@@ -19,6 +19,8 @@
 #include "vm/args.h"
 #include "vm/foreign.h"
 #include "vm/pieces.h"
+#include "vm/relay.h"
+#include "vm/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,6 +40,9 @@
 #define ALONE_US (G_GINT64_CONSTANT(150) * G_USEC_PER_SEC)
 /* What QEMU takes besides the guest's memory. */
 #define OVERHEAD_MIB 128u
+#define REACH_MS 5000u
+/* A relay that answers does so at once. */
+#define SETTLE_MS 2000u
 
 typedef struct Arrival {
     const QsArrive *arrive;
@@ -46,6 +51,7 @@ typedef struct Arrival {
     QsVm *vm;
     QsDef *before; /* of a VM that left and comes back */
     char *folder;  /* NULL until it was made */
+    char *aside;   /* the secret of the one that left; NULL: it had none */
     bool launched;
     bool heard;     /* the source can still be talked with */
     bool abandoned; /* the source keeps it */
@@ -72,6 +78,7 @@ static bool check_name(Arrival *a, GError **error)
                        "there is a VM \"%s\" already", a->offer->name);
     }
     a->before = g_steal_pointer(&there);
+    a->aside = qs_secret_set_aside(a->vm);
     return true;
 }
 
@@ -150,10 +157,27 @@ static bool check_machine(const Arrival *a, GError **error)
                    "its QEMU knows no machine %s", def->machine);
 }
 
+/* Or it would arrive and lose its connections. */
+static bool check_relay(const Arrival *a, GError **error)
+{
+    const QsDef *def = a->offer->def;
+    g_autofree char *own = NULL;
+    QsRelay relay;
+
+    if (!qs_def_net_is_relay(def->net)) {
+        return true;
+    }
+    if (!a->offer->secret && (own = qs_secret_find(a->vm, def, error)) == NULL) {
+        return false;
+    }
+    return qs_def_parse_relay(def->net, &relay, error) &&
+           qs_relay_reach(&relay, REACH_MS, a->arrive->cancellable, error);
+}
+
 static bool check(Arrival *a, GError **error)
 {
     return check_name(a, error) && disarm(a, error) && check_machine(a, error) &&
-           check_memory(a, error) && check_space(a, error);
+           check_memory(a, error) && check_space(a, error) && check_relay(a, error);
 }
 
 /* --- what is made --- */
@@ -330,6 +354,21 @@ static bool listen_for(Arrival *a, QsQmp *qmp, JsonObject *prepare, gint64 *ret_
            read_port(qmp, ret_port, error);
 }
 
+static bool take_secret(Arrival *a, JsonObject *message, GError **error)
+{
+    const char *digits = qs_json_get_string(message, "relay-secret", NULL);
+    QsRelay relay;
+
+    if (!a->offer->secret || !qs_def_net_is_relay(a->offer->def->net)) {
+        return true;
+    }
+    if (!qs_secret_check(digits)) {
+        return qs_lines_fail(a->lines, error, "a malformed secret");
+    }
+    return qs_def_parse_relay(a->offer->def->net, &relay, error) &&
+           qs_secret_keep(a->vm, &relay, digits, error);
+}
+
 /* From here on the files are those of a VM that has a name. */
 static bool enlist(Arrival *a, GError **error)
 {
@@ -353,7 +392,7 @@ static bool prepare(Arrival *a, GError **error)
     if (!make_folder(a, error) || !take_files(a, error) ||
         (message = qs_talk_expect(a->lines, "prepare", QS_TALK_ANSWER_MS, a->arrive->cancellable,
                                   error)) == NULL ||
-        !make_images(a, error) || !enlist(a, error)) {
+        !make_images(a, error) || !take_secret(a, message, error) || !enlist(a, error)) {
         return false;
     }
     a->launched = true;
@@ -381,6 +420,7 @@ static bool undo(Arrival *a)
     } else {
         qs_vm_set_def(a->vm, g_steal_pointer(&a->before));
         qs_vm_save(a->vm, NULL);
+        qs_secret_put_back(a->vm, a->aside);
         qs_pieces_remove(a->vm);
         qs_vm_sweep(a->vm);
     }
@@ -390,9 +430,28 @@ static bool undo(Arrival *a)
     return true;
 }
 
+/* The relay may take it later; the source should know of it now. */
+static char *network_warning(Arrival *a)
+{
+    const QsDef *def = qs_vm_def(a->vm);
+    g_autofree char *words = NULL;
+    g_autofree char *hint = NULL;
+    QsRelayInfo info;
+    QsRelay relay;
+
+    if (!qs_def_net_is_relay(def->net) || !qs_def_parse_relay(def->net, &relay, NULL) ||
+        !qs_relay_ask(a->vm, SETTLE_MS, true, &info) ||
+        !qs_relay_explain(a->vm, &relay, &info, &words, &hint)) {
+        return NULL;
+    }
+    return g_strdup_printf("%s" QS_FAIL_HINT "%s", words, hint);
+}
+
 static bool keep(Arrival *a, QsQmp *qmp, GError **error)
 {
     g_autoptr(GError) own = NULL;
+    g_autofree char *warning = NULL;
+    JsonObject *message;
 
     qs_move_tidy(a->vm, qmp);
     if (!qs_vm_mark_moved(a->vm, NULL, &own)) {
@@ -400,7 +459,12 @@ static bool keep(Arrival *a, QsQmp *qmp, GError **error)
                        "quasar-run start takes it up there", "\"%s\" arrived; its definition: %s",
                        qs_vm_name(a->vm), own->message);
     }
-    qs_talk_send(a->lines, qs_talk_message("arrived"), NULL, NULL);
+    message = qs_talk_message("arrived");
+    warning = network_warning(a);
+    if (warning != NULL) {
+        json_object_set_string_member(message, "warning", warning);
+    }
+    qs_talk_send(a->lines, message, NULL, NULL);
     return true;
 }
 
@@ -598,5 +662,6 @@ bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **
     qs_offer_free(a.offer);
     qs_def_free(a.before);
     g_free(a.folder);
+    g_free(a.aside);
     return done;
 }

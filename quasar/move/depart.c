@@ -11,6 +11,7 @@
 #include "move/image.h"
 #include "move/remote.h"
 #include "move/talk.h"
+#include "vm/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,6 +36,7 @@ typedef struct Departure {
     QsRemote *remote;
     QsLines *lines; /* of the remote */
     QsOffer *offer;
+    char *secret;  /* of its relay; NULL: none */
     char *address; /* in numbers: where the machine itself goes */
     gint64 began;
     bool agreed, cancelled, timed_out, unreached;
@@ -160,6 +162,9 @@ static bool ask_to_listen(Departure *d, const char *key, guint64 *ret_port, GErr
                                   : strchr(d->address, ':') != NULL ? "ipv6"
                                                                     : "ipv4");
     json_object_set_int_member(message, "lanes", d->depart->limits.lanes);
+    if (d->secret != NULL) {
+        json_object_set_string_member(message, "relay-secret", d->secret);
+    }
     if (!qs_talk_send(d->lines, message, d->depart->cancellable, error)) {
         return false;
     }
@@ -347,6 +352,16 @@ static bool remove_all(Departure *d, GError **error)
     return qs_vm_delete(d->depart->vm, error);
 }
 
+static void pass_warning(const QsDepart *depart, JsonObject *answer)
+{
+    const char *words = qs_json_get_string(answer, "warning", NULL);
+    g_autofree char *shown = words == NULL ? NULL : qs_talk_clean(words);
+
+    if (shown != NULL) {
+        depart->warn(shown, depart->opaque);
+    }
+}
+
 static bool leave(Departure *d, GError **error)
 {
     const QsDepart *depart = d->depart;
@@ -360,6 +375,7 @@ static bool leave(Departure *d, GError **error)
         return false;
     }
     if (kept) {
+        pass_warning(depart, answer);
         return !depart->remove || remove_all(d, error);
     }
     qs_fail_split(own != NULL ? own->message : "it says something else", &what, &hint);
@@ -469,6 +485,11 @@ static bool look_first(Departure *d, GError **error)
     if (d->offer == NULL) {
         return false;
     }
+    /* Without one here, the other host may have its own. */
+    if (qs_def_net_is_relay(d->offer->def->net)) {
+        d->secret = qs_secret_find(d->depart->vm, d->offer->def, NULL);
+    }
+    d->offer->secret = d->secret != NULL;
     d->address =
         qs_remote_address(d->depart->host, d->depart->data_address, d->depart->cancellable, error);
     return d->address != NULL;
@@ -484,6 +505,7 @@ bool qs_depart(const QsDepart *depart, GError **error)
     done = d.agreed && (depart->only_check || move(&d, &own));
     qs_remote_close(d.remote);
     qs_offer_free(d.offer);
+    g_free(d.secret);
     g_free(d.address);
     return done || fail_early(&d, g_steal_pointer(&own), error);
 }

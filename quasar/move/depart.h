@@ -20,6 +20,7 @@ typedef struct QsDepart {
     bool only_check;
     bool remove; /* definition and images, once it is there */
     GCancellable *cancellable;
+    void (*warn)(const char *words, void *opaque); /* the VM is there, and not all is well */
     void (*progress)(const QsMoveInfo *info, void *opaque);
     void *opaque;
 } QsDepart;

@@ -6,13 +6,13 @@
  *   source                              receiver
  *   hello {protocol, version}
  *                                       hello {protocol, version}
- *   offer {name, definition, disks, files, only-check}
+ *   offer {name, definition, disks, files, only-check, relay-secret}
  *                                       accept, or refuse {code, words, hint}
  *   file {data}...   each file in turn, in pieces
- *   prepare {key, address, lanes, level}
+ *   prepare {key, listen, lanes, relay-secret}
  *                                       listening {port}, or refuse
  *          ... the two QEMUs move the machine ...
- *                                       arrived {state, undecided}
+ *                                       arrived {warning}
  *   abandon, once QEMU here keeps it; ended, when QEMU here has
  *                                       removed, or arrived
  *
@@ -52,6 +52,7 @@ typedef struct QsOffer {
     QsTalkDisk disks[QS_DEF_IMAGES_MAX];
     QsTalkFile files[QS_TALK_FILES_MAX];
     bool only_check;
+    bool secret; /* that of its relay comes with the word to prepare */
 } QsOffer;
 
 QsOffer *qs_offer_new(const char *name, QsDef *def); /* takes @def */

@@ -33,6 +33,7 @@ static void test_offer(void)
     offer->disks[0] = (QsTalkDisk){ 512, 0 };
     offer->disks[1] = (QsTalkDisk){ QS_IMAGE_SIZE_MAX, 77 };
     offer->files[offer->n_files++] = (QsTalkFile){ "kernel", 5 };
+    offer->secret = true;
     message = qs_offer_pack(offer);
     got = qs_offer_unpack(message, &error);
     g_assert_no_error(error);
@@ -40,6 +41,7 @@ static void test_offer(void)
     g_assert_cmpuint(got->disks[1].size, ==, QS_IMAGE_SIZE_MAX);
     g_assert_cmpuint(got->disks[1].allocated, ==, 77);
     g_assert_cmpuint(got->files[0].size, ==, 5);
+    g_assert_true(got->secret);
     offer->disks[0].size = QS_IMAGE_SIZE_MAX + 1;
     g_clear_pointer(&message, json_object_unref);
     message = qs_offer_pack(offer);
