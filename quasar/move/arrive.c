@@ -14,10 +14,12 @@
  */
 #include "move/arrive.h"
 
+#include "move/examine.h"
 #include "move/image.h"
 #include "move/session.h"
 #include "vm/args.h"
 #include "vm/foreign.h"
+#include "vm/host.h"
 #include "vm/pieces.h"
 #include "vm/relay.h"
 #include "vm/secret.h"
@@ -26,7 +28,6 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define LOOK_MS 250
@@ -95,15 +96,11 @@ static bool disarm(Arrival *a, GError **error)
 
 static bool check_memory(const Arrival *a, GError **error)
 {
-    g_autofree char *text = NULL;
-    const char *at;
-    guint64 mib;
+    guint64 all, mib;
 
-    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL) ||
-        (at = strstr(text, "MemAvailable:")) == NULL) {
+    if (!qs_host_memory(&all, &mib)) {
         return true;
     }
-    mib = g_ascii_strtoull(at + strlen("MemAvailable:"), NULL, 10) / 1024;
     return mib >= a->offer->def->memory + OVERHEAD_MIB ||
            qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL,
                    "it needs %u MiB of memory, and %" G_GUINT64_FORMAT " MiB are free",
@@ -113,8 +110,8 @@ static bool check_memory(const Arrival *a, GError **error)
 static bool check_space(const Arrival *a, GError **error)
 {
     g_autofree char *folder = qs_store_images(a->arrive->store, a->offer->name);
+    g_autofree char *there = NULL;
     guint64 needed = 0, space;
-    struct statvfs info;
 
     for (guint i = 0; i < a->offer->n_disks; i++) {
         needed += MIN(a->offer->disks[i].allocated, a->offer->disks[i].size);
@@ -122,18 +119,11 @@ static bool check_space(const Arrival *a, GError **error)
     for (guint i = 0; i < a->offer->n_files; i++) {
         needed += a->offer->files[i].size;
     }
-    /* The folder it will be in, or what of its path there is. */
-    while (statvfs(folder, &info) < 0 && strlen(folder) > 1) {
-        char *parent = g_path_get_dirname(folder);
-
-        g_free(folder);
-        folder = parent;
-    }
-    space = (guint64)info.f_bavail * info.f_frsize;
+    space = qs_host_space(folder, &there);
     return needed <= space ||
            qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL,
                    "it needs %" G_GUINT64_FORMAT " MiB, and %s has %" G_GUINT64_FORMAT " MiB free",
-                   needed >> 20, folder, space >> 20);
+                   needed >> 20, there, space >> 20);
 }
 
 static bool check_machine(const Arrival *a, GError **error)
@@ -604,12 +594,12 @@ static bool take_name(Arrival *a, GError **error)
 }
 
 /* With the lock, or another could take the name between the look and the accept. */
-static bool accept_offer(Arrival *a, GError **error)
+static bool accept_offer(Arrival *a, JsonObject *message, GError **error)
 {
-    g_autoptr(JsonObject) message =
-        qs_talk_expect(a->lines, "offer", QS_TALK_ANSWER_MS, a->arrive->cancellable, error);
-
-    a->offer = message == NULL ? NULL : qs_offer_unpack(message, error);
+    if (!g_str_equal(qs_talk_says(message), "offer")) {
+        return qs_lines_fail(a->lines, error, "\"offer\" was expected");
+    }
+    a->offer = qs_offer_unpack(message, error);
     a->vm = a->offer == NULL ? NULL : qs_vm_new(a->arrive->store, a->offer->name, error);
     if (a->vm == NULL || (!a->offer->only_check && !qs_vm_lock(a->vm, "receive", error))) {
         return false;
@@ -625,15 +615,36 @@ static bool accept_offer(Arrival *a, GError **error)
     return false;
 }
 
-static bool arrive_whole(Arrival *a, GError **error)
+/* @ret_message: NULL when the source wanted to know no more than what this host is. */
+static bool hear_offer(Arrival *a, JsonObject **ret_message, GError **error)
 {
     g_autofree char *theirs = NULL;
-    bool ready;
+    g_autoptr(JsonObject) message = NULL;
 
     if (!qs_talk_send_hello(a->lines, a->arrive->version, a->arrive->cancellable, error) ||
         (theirs = qs_talk_expect_hello(a->lines, a->arrive->version, a->arrive->cancellable,
                                        error)) == NULL ||
-        !accept_offer(a, error)) {
+        (message = qs_talk_receive(a->lines, QS_TALK_ANSWER_MS, a->arrive->cancellable, error)) ==
+            NULL ||
+        !qs_examined(a->arrive->store, a->lines, a->arrive->cancellable, &message, error)) {
+        return false;
+    }
+    *ret_message = g_steal_pointer(&message);
+    return true;
+}
+
+static bool arrive_whole(Arrival *a, GError **error)
+{
+    g_autoptr(JsonObject) message = NULL;
+    bool ready;
+
+    if (!hear_offer(a, &message, error)) {
+        return false;
+    }
+    if (message == NULL) {
+        return true;
+    }
+    if (!accept_offer(a, message, error)) {
         return false;
     }
     ready = qs_talk_send(a->lines, qs_talk_message("accept"), a->arrive->cancellable, error);

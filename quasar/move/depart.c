@@ -58,17 +58,10 @@ static bool add_file(QsOffer *offer, const char *key, const char *path, GError *
     return true;
 }
 
-static QsOffer *make_offer(const QsDepart *depart, GError **error)
+QsOffer *qs_depart_offer(const QsVm *vm, QsDef *def, GError **error)
 {
-    QsDef *def = qs_vm_live_def(depart->vm);
-    g_autoptr(QsOffer) offer = def == NULL ? NULL : qs_offer_new(qs_vm_name(depart->vm), def);
+    g_autoptr(QsOffer) offer = qs_offer_new(qs_vm_name(vm), def);
 
-    if (offer == NULL) {
-        qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
-                "what \"%s\" was started with cannot be read", qs_vm_name(depart->vm));
-        return NULL;
-    }
-    offer->only_check = depart->only_check;
     for (guint i = 0; def->image != NULL && def->image[i] != NULL; i++) {
         QsTalkDisk *disk = &offer->disks[offer->n_disks++];
 
@@ -82,6 +75,23 @@ static QsOffer *make_offer(const QsDepart *depart, GError **error)
                    add_file(offer, "iso", def->iso, error)
                ? g_steal_pointer(&offer)
                : NULL;
+}
+
+static QsOffer *make_offer(const QsDepart *depart, GError **error)
+{
+    QsDef *def = qs_vm_live_def(depart->vm);
+    QsOffer *offer = NULL;
+
+    if (def == NULL) {
+        qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
+                "what \"%s\" was started with cannot be read", qs_vm_name(depart->vm));
+        return NULL;
+    }
+    offer = qs_depart_offer(depart->vm, def, error);
+    if (offer != NULL) {
+        offer->only_check = depart->only_check;
+    }
+    return offer;
 }
 
 static bool send_pieces(Departure *d, int fd, guint64 left, GError **error)

@@ -16,6 +16,8 @@
  *   abandon, once QEMU here keeps it; ended, when QEMU here has
  *                                       removed, or arrived
  *
+ * Before the offer, the source may ask what the other host is (see move/examine.h).
+ *
  * Each is a line of JSON with a member "say". Neither side believes the other: lines, numbers and
  * lists are bounded, words of the peer are cut and cleaned before anyone sees them.
  */

@@ -6,18 +6,15 @@ it for its address.
 """
 
 import json
-import os
-import shlex
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROGRAM, Launcher
+from conftest import Launcher
 from test_hosts import Elsewhere
-from test_migrate import ANY_PAUSE, HELLO, begin_slowly, offer, script
+from test_migrate import ANY_PAUSE, HELLO, offer, way_to
 from test_strangers import DEFINITION, make
 from test_words import define
 
@@ -75,11 +72,6 @@ def there(quasar: Launcher, tmp_path: Path) -> Iterator[Launcher]:
     other = Launcher(tmp_path / "there", quasar.environment)
     yield other
     other.finish()
-
-
-def way_to(root: Path, path: Path, program: str = shlex.quote(PROGRAM)) -> Path:
-    """What stands for ssh to the host with this root: a shell there reads the words again."""
-    return script(path, f'shift 2; eval exec {program} --root {shlex.quote(str(root))} "$@"')
 
 
 @pytest.fixture
@@ -356,9 +348,7 @@ def test_saved_and_restored(web: Launcher, there: Launcher, gateway: Gateway,
 @pytest.mark.parametrize("elsewhere", ["ppc64le"], indirect=True)
 def test_to_another_architecture(web: Launcher, elsewhere: Elsewhere, gateway: Gateway,
                                  tmp_path: Path) -> None:
-    argv, environment = elsewhere.place.command(["quasar-run"])
-    program = f"env PATH={shlex.quote(environment['PATH'])} {shlex.join(argv)}"
-    rsh = way_to(tmp_path / "there", tmp_path / "rsh", program)
+    rsh = way_to(tmp_path / "there", tmp_path / "rsh", elsewhere.program())
     far = Launcher(tmp_path / "there", web.environment)
     talker = Talker(gateway)
     try:

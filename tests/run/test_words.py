@@ -13,7 +13,7 @@ import pytest
 from conftest import TOP, Launcher
 
 VERBS = ["start", "stop", "list", "show", "console", "screenshot", "migrate", "receive",
-         "save", "restore", "set", "delete", "config", "version", "completion", "help"]
+         "save", "restore", "doctor", "set", "delete", "config", "version", "completion", "help"]
 MANUAL = TOP / "docs" / "man" / "quasar-run.rst"
 DEFINITION = """[vm]
 guest=x86_64
