@@ -36,6 +36,26 @@ static bool take_relay(QsDef *def, const char *net, GError **error)
                          "its card is %s on a relay, and its state does not fit %s", key, other);
 }
 
+/* A card is a part of the machine, and behind user stands a state that nothing else takes. */
+static bool fits(const char *from, const char *to)
+{
+    return g_str_equal(from, "none") == g_str_equal(to, "none") &&
+           (!g_str_equal(from, "user") || g_str_equal(to, "user"));
+}
+
+static bool replace_net(QsDef *def, const char *net, GError **error)
+{
+    g_autofree char *before = g_strdup(def->net);
+
+    return qs_def_set(def, "forward", "", error) && qs_def_set(def, "net", net, error) &&
+           qs_def_check(def, error) &&
+           (fits(before, net) ||
+            qs_fail(error, QS_VM_ERROR_REFUSED, NULL,
+                    "--net user takes its forwards away; another network needs a stop, "
+                    "quasar-run set net=, and a new start",
+                    "what it has of net=%s does not fit net=%s", before, net));
+}
+
 /*
  * Its forwards go with its network. They may be asked of this host alone: whom else to listen for
  * is for its owner to say.
@@ -46,7 +66,7 @@ static bool take_net(QsDef *def, const char *net, GError **error)
         return take_relay(def, net, error);
     }
     if (net != NULL) {
-        return qs_def_set(def, "forward", "", error) && qs_def_set(def, "net", net, error);
+        return replace_net(def, net, error);
     }
     if (g_str_has_prefix(def->net, "socket:")) {
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL,

@@ -310,9 +310,15 @@ def test_refused_before_anything_is_touched(web: Launcher, there: Launcher, gate
     (web.root / "aside").rename(web.root / "vms" / "web.secret")
     gateway.relay.kill()
     assert "cannot be reached" in web.bad(3, *words, "--dry-run")
-    gateway.relay.start()
     assert not [p for p in there.root.rglob("*") if not p.is_dir()]
-    gateway.wait_guest()
+    assert web.state("web")["state"] == "running"
+
+
+def test_a_card_stays_a_card(bare: Launcher, rsh: Path) -> None:
+    """QEMU would refuse what comes, late and in words of its own."""
+    line = bare.bad(3, "migrate", "box", "127.0.0.1", "--rsh", rsh, "--net", "user")
+    assert "what it has of net=none does not fit net=user" in line
+    assert "state: it is here as it was" in line
 
 
 def test_a_socket_is_not_another_hosts(linux: Callable[..., Any], quasar: Launcher, rsh: Path,
