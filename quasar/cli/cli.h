@@ -49,7 +49,8 @@ typedef struct QsVerb {
 
 extern const QsVerb qs_verb_start, qs_verb_stop, qs_verb_list, qs_verb_show, qs_verb_console,
     qs_verb_screenshot, qs_verb_migrate, qs_verb_receive, qs_verb_save, qs_verb_restore,
-    qs_verb_set, qs_verb_delete, qs_verb_config, qs_verb_version, qs_verb_completion, qs_verb_help;
+    qs_verb_doctor, qs_verb_set, qs_verb_delete, qs_verb_config, qs_verb_version,
+    qs_verb_completion, qs_verb_help;
 
 /* In the order of the help; NULL behind the last. */
 const QsVerb *qs_verb_at(guint index);

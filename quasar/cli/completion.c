@@ -50,6 +50,7 @@ static char *words_of(QsWord word)
         for (guint i = 0; (key = qs_def_key_at(i, NULL)) != NULL; i++) {
             g_string_append_printf(text, "%s= ", key);
         }
+        g_string_append(text, "relay-secret= ");
     } else if (word == QS_WORD_SETTING) {
         for (guint i = 0; (key = qs_setting_at(i, NULL)) != NULL; i++) {
             g_string_append_printf(text, "%s ", key);

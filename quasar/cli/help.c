@@ -76,6 +76,7 @@ void qs_help_verb(const QsVerb *verb)
         for (guint i = 0; (key = qs_def_key_at(i, &values)) != NULL; i++) {
             g_print("  %-26s %s\n", key, values);
         }
+        g_print("  %-26s %s\n", "relay-secret", "path of a file to take the relay's secret from");
     }
     print_options("Options of every command", qs_cli_common());
     g_print("\nExamples:\n");

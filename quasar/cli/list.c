@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "cli/cli.h"
+#include "cli/network.h"
 #include "cli/out.h"
 
 /* A QEMU that is silent must not hold up the others' rows for long. */
@@ -11,6 +11,7 @@ typedef struct Row {
     QsDef *def; /* NULL: it cannot be read, and `problem` says why */
     char *problem;
     QsVmInfo info;
+    QsRelayInfo relay; /* its state is NULL where there is nothing to tell */
 } Row;
 
 static void row_free(gpointer data)
@@ -28,15 +29,30 @@ static Row *look(QsCli *cli, const char *name, gint64 deadline)
     g_autoptr(GError) own = NULL;
     g_autoptr(QsVm) vm = qs_vm_new(cli->store, name, NULL);
     g_autofree char *path = qs_store_definition(cli->store, name);
+    g_autofree char *network = NULL;
     gint64 left = (deadline - g_get_monotonic_time()) / 1000;
+    guint wait_ms = (guint)CLAMP(left, 1, WAIT_EACH_MS);
 
     row->name = name;
     row->def = qs_def_load(path, &own);
     if (row->def == NULL) {
         row->problem = g_strdup(own->message);
     }
-    qs_vm_inspect(vm, (guint)CLAMP(left, 1, WAIT_EACH_MS), &row->info);
+    qs_vm_inspect(vm, wait_ms, &row->info);
+    if (row->info.alive && !g_str_equal(row->info.state, "silent")) {
+        network = qs_network_line(vm, wait_ms, &row->relay);
+    }
     return row;
+}
+
+/* Where that is not as it should be, it is told. */
+static char *net_cell(const Row *row)
+{
+    g_autofree char *net = row->def == NULL ? NULL : qs_def_get(row->def, "net");
+
+    return net != NULL && row->relay.state != NULL && !g_str_equal(row->relay.state, "attached")
+               ? g_strdup_printf("%s (%s)", net, row->relay.state)
+               : g_steal_pointer(&net);
 }
 
 static void print_table(GPtrArray *rows)
@@ -44,7 +60,7 @@ static void print_table(GPtrArray *rows)
     static const char *const titles[] = {
         "NAME", "STATE", "GUEST", "MEMORY", "CPUS", "NET", "PID"
     };
-    static const char *const keys[] = { "guest", "memory", "cpus", "net" };
+    static const char *const keys[] = { "guest", "memory", "cpus" };
     QsTable *table = qs_table_new(G_N_ELEMENTS(titles));
 
     for (guint i = 0; i < G_N_ELEMENTS(titles); i++) {
@@ -54,6 +70,7 @@ static void print_table(GPtrArray *rows)
         Row *row = rows->pdata[i];
         g_autofree char *state =
             qs_out_state(row->def == NULL && !row->info.alive ? "unreadable" : row->info.state);
+        g_autofree char *net = net_cell(row);
         g_autofree char *pid = row->info.pid != 0 ? g_strdup_printf("%d", row->info.pid) : NULL;
 
         qs_table_cell(table, row->name);
@@ -63,6 +80,7 @@ static void print_table(GPtrArray *rows)
 
             qs_table_cell(table, value);
         }
+        qs_table_cell(table, net);
         qs_table_cell(table, pid);
     }
     qs_table_finish(table);
@@ -89,6 +107,9 @@ static void print_json(GPtrArray *rows)
             qs_out_member_int(b, "memory-mib", row->def->memory);
             qs_out_member_int(b, "cpus", row->def->cpus);
             qs_out_member(b, "net", row->def->net);
+        }
+        if (row->relay.state != NULL) {
+            qs_out_member(b, "relay", row->relay.state);
         }
         json_builder_end_object(b);
     }

@@ -189,6 +189,12 @@ static void say(const char *words, void *listener)
     qs_cli_say(listener, "%s", words);
 }
 
+static void warn(const char *words, void *opaque)
+{
+    (void)opaque;
+    g_printerr("warning: it is there, and %s\n", words);
+}
+
 static bool run(QsCli *cli, char **words, GError **error)
 {
     QsDepart depart = { .host = words[1], .cancellable = cli->cancellable };
@@ -207,6 +213,7 @@ static bool run(QsCli *cli, char **words, GError **error)
     g_atomic_int_set(&cli->patient, 1);
     depart.vm = vm;
     depart.progress = qs_progress_show;
+    depart.warn = warn;
     depart.opaque = progress;
     depart.say = say;
     depart.listener = cli;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
+#include "cli/network.h"
 #include "vm/archive.h"
 #include "vm/foreign.h"
 #include "vm/pieces.h"
+#include "vm/secret.h"
 #include "vm/transfer.h"
 
 #include <errno.h>
@@ -89,10 +91,26 @@ static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
             return refuse(error, "its definition names images that are not in it");
         }
     }
+    if (qs_def_net_is_relay(def->net)) {
+        wanted += has_section(archive, QS_SECRET_FILE);
+    }
     if (archive->n_sections != wanted || !has_section(archive, "state")) {
         return refuse(error, "it holds something else than it should");
     }
     return qs_foreign_disarm(def, opt_net, error);
+}
+
+/* It becomes the VM's own. */
+static bool take_secret(Restore *r, const QsDef *def, const char *path, GError **error)
+{
+    g_autofree char *digits = NULL;
+    QsRelay relay;
+    bool done = qs_def_parse_relay(def->net, &relay, error) &&
+                (digits = qs_secret_load(path, &relay, error)) != NULL &&
+                qs_secret_keep(r->vm, &relay, digits, error);
+
+    g_unlink(path);
+    return done;
 }
 
 static bool unpack_one(Restore *r, QsDef *def, const QsSection *section, GError **error)
@@ -111,6 +129,9 @@ static bool unpack_one(Restore *r, QsDef *def, const QsSection *section, GError 
         g_free(def->image[index]);
         def->image[index] = g_steal_pointer(&path);
         return true;
+    }
+    if (g_str_equal(section->key, QS_SECRET_FILE)) {
+        return take_secret(r, def, path, error);
     }
     return qs_def_set(def, section->key, path, error);
 }
@@ -233,6 +254,9 @@ static bool restore(Restore *r, GError **error)
         return false;
     }
     qs_cli_say(r->cli, opt_paused ? "%s is restored and paused" : "%s runs", qs_vm_name(r->vm));
+    if (!opt_paused) {
+        qs_network_warn(r->vm);
+    }
     return true;
 }
 

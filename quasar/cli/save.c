@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "vm/archive.h"
 #include "vm/mark.h"
+#include "vm/secret.h"
 #include "vm/transfer.h"
 
 #include <errno.h>
@@ -82,6 +83,30 @@ static bool pack(Save *s, int fd, const char *key, const char *path, GError **er
            qs_archive_pack(s->archive, fd, key, path, s->cli->cancellable, error);
 }
 
+/* By way of the run folder: where it stands, others may stand too. */
+static bool pack_secret(Save *s, int fd, GError **error)
+{
+    const char *folder = qs_vm_run_folder(s->vm);
+    g_autofree char *path = g_build_filename(folder, QS_SECRET_FILE, NULL);
+    g_autofree char *digits = NULL;
+    bool done;
+
+    if (!qs_def_net_is_relay(s->def->net)) {
+        return true;
+    }
+    digits = qs_secret_find(s->vm, s->def, NULL);
+    /* Where it is restored, there may be one. */
+    if (digits == NULL) {
+        return true;
+    }
+    if (!g_file_set_contents_full(path, digits, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, error)) {
+        return false;
+    }
+    done = pack(s, fd, QS_SECRET_FILE, path, error);
+    qs_secret_disarm(folder);
+    return done;
+}
+
 static bool pack_all(Save *s, int fd, GError **error)
 {
     struct stat info;
@@ -102,7 +127,7 @@ static bool pack_all(Save *s, int fd, GError **error)
     }
     return pack(s, fd, "iso", s->def->iso, error) && pack(s, fd, "kernel", s->def->kernel, error) &&
            pack(s, fd, "initrd", s->def->initrd, error) &&
-           pack(s, fd, "firmware", s->def->firmware, error) &&
+           pack(s, fd, "firmware", s->def->firmware, error) && pack_secret(s, fd, error) &&
            qs_archive_finish(s->archive, fd, error);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
+#include "vm/secret.h"
 
 #include <string.h>
 
@@ -15,6 +16,9 @@ static void forget_derived(QsDef *def, const char *key, GError **error)
     }
 }
 
+/* What is no part of the definition; NULL: not assigned, empty: taken away. */
+static const char *secret;
+
 static bool assign(QsDef *def, const char *word, GError **error)
 {
     const char *equals = strchr(word, '=');
@@ -23,6 +27,10 @@ static bool assign(QsDef *def, const char *word, GError **error)
     if (key == NULL) {
         return qs_fail(error, QS_VM_ERROR_USAGE, NULL, "quasar-run set web memory=1G",
                        "\"%.40s\" is not KEY=VALUE", word);
+    }
+    if (g_str_equal(key, "relay-secret")) {
+        secret = equals + 1;
+        return true;
     }
     if (!qs_def_set(def, key, equals + 1, error)) {
         return false;
@@ -74,17 +82,42 @@ static bool assign_all(QsDef *def, char **words, GError **error)
     return keep_formats(def, images, formats, error);
 }
 
+/* @ret_digits stays NULL when it is to go. */
+static bool load_secret(const QsDef *def, QsRelay *ret_relay, char **ret_digits, GError **error)
+{
+    if (*secret == '\0') {
+        return true;
+    }
+    if (!qs_def_net_is_relay(def->net)) {
+        return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL,
+                       "relay-secret goes with net=relay:...");
+    }
+    if (!qs_def_parse_relay(def->net, ret_relay, error)) {
+        return false;
+    }
+    *ret_digits = qs_secret_load(secret, ret_relay, error);
+    return *ret_digits != NULL;
+}
+
 static bool run(QsCli *cli, char **words, GError **error)
 {
     g_autoptr(QsVm) vm = qs_vm_open(cli->store, words[0], error);
+
+    g_autofree char *digits = NULL;
+    QsRelay relay;
 
     if (vm == NULL || !qs_vm_lock(vm, "set", error)) {
         return false;
     }
     if (!assign_all(qs_vm_def(vm), words + 1, error) ||
         !qs_def_complete(qs_vm_def(vm), words[0], error) ||
-        !qs_def_check_files(qs_vm_def(vm), error) || !qs_vm_save(vm, error)) {
+        !qs_def_check_files(qs_vm_def(vm), error) ||
+        (secret != NULL && !load_secret(qs_vm_def(vm), &relay, &digits, error)) ||
+        !qs_vm_save(vm, error) || (digits != NULL && !qs_secret_keep(vm, &relay, digits, error))) {
         return false;
+    }
+    if (secret != NULL && digits == NULL) {
+        qs_secret_drop(vm);
     }
     if (qs_vm_is_alive(vm)) {
         qs_cli_say(cli, "note: %s runs as it was started; the next start takes this up", words[0]);
@@ -98,7 +131,8 @@ const QsVerb qs_verb_set = {
     .summary = "change a VM's definition",
     .description = "All assignments are made, or none. An empty value takes a key away, or back to "
                    "what a new VM has. A VM that runs goes on as it is until its next start.",
-    .examples = "set web memory=2G cpus=2\nset web 'forward=2222:22;8080:80'\nset web iso=",
+    .examples = "set web memory=2G cpus=2\nset web 'forward=2222:22;8080:80'\nset web iso=\n"
+                "set web net=relay:gateway/web relay-secret=web.key",
     .least = 2,
     .most = 64,
     .words = { QS_WORD_VM, QS_WORD_ASSIGNMENT },

@@ -1,13 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "cli/cli.h"
+#include "cli/network.h"
 #include "cli/out.h"
 
 #define WAIT_MS 2000
 
 static const char *const sockets[] = { "console", "monitor" };
 
+static void print_relay(JsonBuilder *b, const QsRelayInfo *relay)
+{
+    json_builder_set_member_name(b, "relay");
+    json_builder_begin_object(b);
+    qs_out_member(b, "state", relay->state);
+    qs_out_member_int(b, "epoch", (gint64)relay->epoch);
+    if (*relay->reason != '\0') {
+        qs_out_member(b, "reason", relay->reason);
+    }
+    json_builder_end_object(b);
+}
+
 static void print_json(QsVm *vm, const QsVmInfo *info)
 {
+    QsRelayInfo relay;
+    g_autofree char *network = info->alive ? qs_network_line(vm, WAIT_MS, &relay) : NULL;
     g_autoptr(JsonBuilder) b = json_builder_new();
     const char *key;
 
@@ -18,6 +32,9 @@ static void print_json(QsVm *vm, const QsVmInfo *info)
         qs_out_member_int(b, "pid", info->pid);
     }
     qs_out_member_bool(b, "changed-since-start", info->changed);
+    if (network != NULL) {
+        print_relay(b, &relay);
+    }
     qs_out_member(b, "run-folder", qs_vm_run_folder(vm));
     json_builder_set_member_name(b, "definition");
     json_builder_begin_object(b);
@@ -44,12 +61,17 @@ static void print_table(QsVm *vm, const QsVmInfo *info)
     QsTable *table = qs_table_new(2);
     g_autofree char *state = qs_out_state(info->state);
     g_autofree char *pid = g_strdup_printf("%d", info->pid);
+    QsRelayInfo relay;
+    g_autofree char *network = info->alive ? qs_network_line(vm, WAIT_MS, &relay) : NULL;
     const char *key;
 
     row(table, "name", qs_vm_name(vm));
     row(table, "state", state);
     if (info->pid != 0) {
         row(table, "pid", pid);
+    }
+    if (network != NULL) {
+        row(table, "relay", network);
     }
     for (guint i = 0; (key = qs_def_key_at(i, NULL)) != NULL; i++) {
         g_autofree char *value = qs_def_get(qs_vm_def(vm), key);

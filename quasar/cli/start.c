@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/attach.h"
 #include "cli/cli.h"
+#include "cli/network.h"
 #include "cli/settings.h"
 #include "move/settle.h"
 #include "vm/pieces.h"
+#include "vm/secret.h"
 
 #include <string.h>
 
 #define KEYS_MAX 32
 
 static char **values[KEYS_MAX]; /* one list for each key of a definition */
-static char *from;
+static char *from, *secret;
 static gboolean attach;
 
 static const char *kind_of(const char *help)
@@ -23,7 +25,7 @@ static const char *kind_of(const char *help)
 /* One for each key, so that a new key needs no second table. */
 static const GOptionEntry *options(void)
 {
-    static GOptionEntry entries[KEYS_MAX + 3];
+    static GOptionEntry entries[KEYS_MAX + 4];
     const char *key, *help;
     guint n = 0;
 
@@ -35,6 +37,13 @@ static const GOptionEntry *options(void)
     entries[n++] = (GOptionEntry){
         "from", 0, 0, G_OPTION_ARG_FILENAME, &from, "take the definition from a file", "FILE"
     };
+    entries[n++] = (GOptionEntry){ "relay-secret",
+                                   0,
+                                   0,
+                                   G_OPTION_ARG_FILENAME,
+                                   &secret,
+                                   "what proves its identity to its relay",
+                                   "FILE" };
     entries[n++] = (GOptionEntry){ "console", 'c',
                                    0,         G_OPTION_ARG_NONE,
                                    &attach,   "attach to the console from the first character",
@@ -45,7 +54,7 @@ static const GOptionEntry *options(void)
 
 static bool has_definition(void)
 {
-    bool any = from != NULL;
+    bool any = from != NULL || secret != NULL;
 
     for (guint i = 0; i < KEYS_MAX; i++) {
         any = any || values[i] != NULL;
@@ -99,18 +108,38 @@ static char *name_from_image(void)
     return NULL;
 }
 
+/* @ret_digits stays NULL when none were given. */
+static bool read_secret(const QsDef *def, QsRelay *ret_relay, char **ret_digits, GError **error)
+{
+    if (secret == NULL) {
+        return true;
+    }
+    if (!qs_def_net_is_relay(def->net)) {
+        return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL,
+                       "--relay-secret goes with --net relay:...");
+    }
+    if (!qs_def_parse_relay(def->net, ret_relay, error)) {
+        return false;
+    }
+    *ret_digits = qs_secret_load(secret, ret_relay, error);
+    return *ret_digits != NULL;
+}
+
 static bool define(QsCli *cli, QsVm *vm, GError **error)
 {
     QsDef *def = make_definition(cli, qs_vm_name(vm), error);
+    g_autofree char *digits = NULL;
+    QsRelay relay;
 
     if (def == NULL) {
         return false;
     }
-    if (!qs_def_check_files(def, error)) {
+    if (!qs_def_check_files(def, error) || !read_secret(def, &relay, &digits, error)) {
         qs_def_free(def);
         return false;
     }
-    return qs_vm_define(vm, def, error);
+    return qs_vm_define(vm, def, error) &&
+           (digits == NULL || qs_secret_keep(vm, &relay, digits, error));
 }
 
 static bool fail_started(const QsVm *vm, const char *word, GError **error)
@@ -154,6 +183,7 @@ static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
         return false;
     }
     qs_cli_say(cli, "%s was paused; it runs on", qs_vm_name(vm));
+    qs_network_warn(vm);
     return true;
 }
 
@@ -175,6 +205,9 @@ static bool launch(QsCli *cli, QsVm *vm, int *ret_console, GError **error)
         return false;
     }
     qs_cli_say(cli, "%s runs", qs_vm_name(vm));
+    if (!attach) {
+        qs_network_warn(vm);
+    }
     return true;
 }
 
@@ -234,6 +267,7 @@ const QsVerb qs_verb_start = {
                    "image. Without options the VM NAME is started as it is defined.",
     .examples = "start --image debian.qcow2 --memory 1G --forward 2222:22\n"
                 "start web\n"
+                "start --image mail.qcow2 --net relay:gateway/mail --relay-secret mail.key\n"
                 "start box --guest s390x --kernel vmlinuz --initrd initrd --console\n"
                 "start copy --from web.conf",
     .options = options,

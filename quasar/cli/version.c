@@ -2,27 +2,7 @@
 #include "cli/cli.h"
 #include "cli/out.h"
 #include "vm/args.h"
-
-#include <string.h>
-
-#define LINE_MAX_LENGTH 120
-
-/* Its first line; NULL when it does not run. */
-static char *ask_version(const char *qemu)
-{
-    const char *argv[] = { qemu, "--version", NULL };
-    g_autofree char *output = NULL;
-    g_auto(GStrv) lines = NULL;
-    gint status = 0;
-
-    if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &output,
-                      NULL, &status, NULL) ||
-        status != 0 || output == NULL || !g_utf8_validate(output, -1, NULL)) {
-        return NULL;
-    }
-    lines = g_strsplit(output, "\n", 2);
-    return lines[0] == NULL ? NULL : g_strndup(lines[0], LINE_MAX_LENGTH);
-}
+#include "vm/host.h"
 
 static bool run(QsCli *cli, char **words, GError **error)
 {
@@ -41,7 +21,7 @@ static bool run(QsCli *cli, char **words, GError **error)
     }
     for (guint i = 0; (arch = qs_arch_at(i)) != NULL; i++) {
         g_autofree char *qemu = qs_args_find_qemu(arch->name, NULL);
-        g_autofree char *version = qemu == NULL ? NULL : ask_version(qemu);
+        g_autofree char *version = qemu == NULL ? NULL : qs_host_qemu_version(qemu);
 
         json_builder_set_member_name(b, arch->name);
         json_builder_begin_object(b);

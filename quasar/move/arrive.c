@@ -14,18 +14,21 @@
  */
 #include "move/arrive.h"
 
+#include "move/examine.h"
 #include "move/image.h"
 #include "move/session.h"
 #include "move/stream.h"
 #include "vm/args.h"
 #include "vm/foreign.h"
+#include "vm/host.h"
 #include "vm/pieces.h"
+#include "vm/relay.h"
+#include "vm/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define LOOK_MS 250
@@ -39,6 +42,9 @@
 #define ALONE_US (G_GINT64_CONSTANT(150) * G_USEC_PER_SEC)
 /* What QEMU takes besides the guest's memory. */
 #define OVERHEAD_MIB 128u
+#define REACH_MS 5000u
+/* A relay that answers does so at once. */
+#define SETTLE_MS 2000u
 
 typedef struct Arrival {
     const QsArrive *arrive;
@@ -47,6 +53,7 @@ typedef struct Arrival {
     QsVm *vm;
     QsDef *before; /* of a VM that left and comes back */
     char *folder;  /* NULL until it was made */
+    char *aside;   /* the secret of the one that left; NULL: it had none */
     bool launched;
     bool heard;     /* the source can still be talked with */
     bool abandoned; /* the source keeps it */
@@ -73,6 +80,7 @@ static bool check_name(Arrival *a, GError **error)
                        "there is a VM \"%s\" already", a->offer->name);
     }
     a->before = g_steal_pointer(&there);
+    a->aside = qs_secret_set_aside(a->vm);
     return true;
 }
 
@@ -89,15 +97,11 @@ static bool disarm(Arrival *a, GError **error)
 
 static bool check_memory(const Arrival *a, GError **error)
 {
-    g_autofree char *text = NULL;
-    const char *at;
-    guint64 mib;
+    guint64 all, mib;
 
-    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL) ||
-        (at = strstr(text, "MemAvailable:")) == NULL) {
+    if (!qs_host_memory(&all, &mib)) {
         return true;
     }
-    mib = g_ascii_strtoull(at + strlen("MemAvailable:"), NULL, 10) / 1024;
     return mib >= a->offer->def->memory + OVERHEAD_MIB ||
            qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL,
                    "it needs %u MiB of memory, and %" G_GUINT64_FORMAT " MiB are free",
@@ -107,8 +111,8 @@ static bool check_memory(const Arrival *a, GError **error)
 static bool check_space(const Arrival *a, GError **error)
 {
     g_autofree char *folder = qs_store_images(a->arrive->store, a->offer->name);
+    g_autofree char *there = NULL;
     guint64 needed = 0, space;
-    struct statvfs info;
 
     for (guint i = 0; i < a->offer->n_disks; i++) {
         needed += MIN(a->offer->disks[i].allocated, a->offer->disks[i].size);
@@ -116,18 +120,11 @@ static bool check_space(const Arrival *a, GError **error)
     for (guint i = 0; i < a->offer->n_files; i++) {
         needed += a->offer->files[i].size;
     }
-    /* The folder it will be in, or what of its path there is. */
-    while (statvfs(folder, &info) < 0 && strlen(folder) > 1) {
-        char *parent = g_path_get_dirname(folder);
-
-        g_free(folder);
-        folder = parent;
-    }
-    space = (guint64)info.f_bavail * info.f_frsize;
+    space = qs_host_space(folder, &there);
     return needed <= space ||
            qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL,
                    "it needs %" G_GUINT64_FORMAT " MiB, and %s has %" G_GUINT64_FORMAT " MiB free",
-                   needed >> 20, folder, space >> 20);
+                   needed >> 20, there, space >> 20);
 }
 
 static bool check_machine(const Arrival *a, GError **error)
@@ -151,10 +148,27 @@ static bool check_machine(const Arrival *a, GError **error)
                    "its QEMU knows no machine %s", def->machine);
 }
 
+/* Or it would arrive and lose its connections. */
+static bool check_relay(const Arrival *a, GError **error)
+{
+    const QsDef *def = a->offer->def;
+    g_autofree char *own = NULL;
+    QsRelay relay;
+
+    if (!qs_def_net_is_relay(def->net)) {
+        return true;
+    }
+    if (!a->offer->secret && (own = qs_secret_find(a->vm, def, error)) == NULL) {
+        return false;
+    }
+    return qs_def_parse_relay(def->net, &relay, error) &&
+           qs_relay_reach(&relay, REACH_MS, a->arrive->cancellable, error);
+}
+
 static bool check(Arrival *a, GError **error)
 {
     return check_name(a, error) && disarm(a, error) && check_machine(a, error) &&
-           check_memory(a, error) && check_space(a, error);
+           check_memory(a, error) && check_space(a, error) && check_relay(a, error);
 }
 
 /* --- what is made --- */
@@ -345,6 +359,21 @@ static bool listen_for(Arrival *a, QsQmp *qmp, JsonObject *prepare, gint64 *ret_
            read_port(qmp, ret_port, error) && offer_stream(a, prepare, *ret_port, error);
 }
 
+static bool take_secret(Arrival *a, JsonObject *message, GError **error)
+{
+    const char *digits = qs_json_get_string(message, "relay-secret", NULL);
+    QsRelay relay;
+
+    if (!a->offer->secret || !qs_def_net_is_relay(a->offer->def->net)) {
+        return true;
+    }
+    if (!qs_secret_check(digits)) {
+        return qs_lines_fail(a->lines, error, "a malformed secret");
+    }
+    return qs_def_parse_relay(a->offer->def->net, &relay, error) &&
+           qs_secret_keep(a->vm, &relay, digits, error);
+}
+
 /* From here on the files are those of a VM that has a name. */
 static bool enlist(Arrival *a, GError **error)
 {
@@ -368,7 +397,7 @@ static bool prepare(Arrival *a, GError **error)
     if (!make_folder(a, error) || !take_files(a, error) ||
         (message = qs_talk_expect(a->lines, "prepare", QS_TALK_ANSWER_MS, a->arrive->cancellable,
                                   error)) == NULL ||
-        !make_images(a, error) || !enlist(a, error)) {
+        !make_images(a, error) || !take_secret(a, message, error) || !enlist(a, error)) {
         return false;
     }
     a->launched = true;
@@ -396,6 +425,7 @@ static bool undo(Arrival *a)
     } else {
         qs_vm_set_def(a->vm, g_steal_pointer(&a->before));
         qs_vm_save(a->vm, NULL);
+        qs_secret_put_back(a->vm, a->aside);
         qs_pieces_remove(a->vm);
         qs_vm_sweep(a->vm);
     }
@@ -405,9 +435,28 @@ static bool undo(Arrival *a)
     return true;
 }
 
+/* The relay may take it later; the source should know of it now. */
+static char *network_warning(Arrival *a)
+{
+    const QsDef *def = qs_vm_def(a->vm);
+    g_autofree char *words = NULL;
+    g_autofree char *hint = NULL;
+    QsRelayInfo info;
+    QsRelay relay;
+
+    if (!qs_def_net_is_relay(def->net) || !qs_def_parse_relay(def->net, &relay, NULL) ||
+        !qs_relay_ask(a->vm, SETTLE_MS, true, &info) ||
+        !qs_relay_explain(a->vm, &relay, &info, &words, &hint)) {
+        return NULL;
+    }
+    return g_strdup_printf("%s" QS_FAIL_HINT "%s", words, hint);
+}
+
 static bool keep(Arrival *a, QsQmp *qmp, GError **error)
 {
     g_autoptr(GError) own = NULL;
+    g_autofree char *warning = NULL;
+    JsonObject *message;
 
     qs_move_tidy(a->vm, qmp);
     if (!qs_vm_mark_moved(a->vm, NULL, &own)) {
@@ -415,7 +464,12 @@ static bool keep(Arrival *a, QsQmp *qmp, GError **error)
                        "quasar-run start takes it up there", "\"%s\" arrived; its definition: %s",
                        qs_vm_name(a->vm), own->message);
     }
-    qs_talk_send(a->lines, qs_talk_message("arrived"), NULL, NULL);
+    message = qs_talk_message("arrived");
+    warning = network_warning(a);
+    if (warning != NULL) {
+        json_object_set_string_member(message, "warning", warning);
+    }
+    qs_talk_send(a->lines, message, NULL, NULL);
     return true;
 }
 
@@ -559,12 +613,12 @@ static bool take_name(Arrival *a, GError **error)
 }
 
 /* With the lock, or another could take the name between the look and the accept. */
-static bool accept_offer(Arrival *a, GError **error)
+static bool accept_offer(Arrival *a, JsonObject *message, GError **error)
 {
-    g_autoptr(JsonObject) message =
-        qs_talk_expect(a->lines, "offer", QS_TALK_ANSWER_MS, a->arrive->cancellable, error);
-
-    a->offer = message == NULL ? NULL : qs_offer_unpack(message, error);
+    if (!g_str_equal(qs_talk_says(message), "offer")) {
+        return qs_lines_fail(a->lines, error, "\"offer\" was expected");
+    }
+    a->offer = qs_offer_unpack(message, error);
     a->vm = a->offer == NULL ? NULL : qs_vm_new(a->arrive->store, a->offer->name, error);
     if (a->vm == NULL || (!a->offer->only_check && !qs_vm_lock(a->vm, "receive", error))) {
         return false;
@@ -580,15 +634,36 @@ static bool accept_offer(Arrival *a, GError **error)
     return false;
 }
 
-static bool arrive_whole(Arrival *a, GError **error)
+/* @ret_message: NULL when the source wanted to know no more than what this host is. */
+static bool hear_offer(Arrival *a, JsonObject **ret_message, GError **error)
 {
     g_autofree char *theirs = NULL;
-    bool ready;
+    g_autoptr(JsonObject) message = NULL;
 
     if (!qs_talk_send_hello(a->lines, a->arrive->version, a->arrive->cancellable, error) ||
         (theirs = qs_talk_expect_hello(a->lines, a->arrive->version, a->arrive->cancellable,
                                        error)) == NULL ||
-        !accept_offer(a, error)) {
+        (message = qs_talk_receive(a->lines, QS_TALK_ANSWER_MS, a->arrive->cancellable, error)) ==
+            NULL ||
+        !qs_examined(a->arrive->store, a->lines, a->arrive->cancellable, &message, error)) {
+        return false;
+    }
+    *ret_message = g_steal_pointer(&message);
+    return true;
+}
+
+static bool arrive_whole(Arrival *a, GError **error)
+{
+    g_autoptr(JsonObject) message = NULL;
+    bool ready;
+
+    if (!hear_offer(a, &message, error)) {
+        return false;
+    }
+    if (message == NULL) {
+        return true;
+    }
+    if (!accept_offer(a, message, error)) {
         return false;
     }
     ready = qs_talk_send(a->lines, qs_talk_message("accept"), a->arrive->cancellable, error);
@@ -617,5 +692,6 @@ bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **
     qs_offer_free(a.offer);
     qs_def_free(a.before);
     g_free(a.folder);
+    g_free(a.aside);
     return done;
 }

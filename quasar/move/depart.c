@@ -12,6 +12,7 @@
 #include "move/remote.h"
 #include "move/talk.h"
 #include "move/tunnel.h"
+#include "vm/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,6 +43,7 @@ typedef struct Departure {
     QsRemote *remote;
     QsLines *lines; /* of the remote */
     QsOffer *offer;
+    char *secret;  /* of its relay; NULL: none */
     char *address; /* in numbers: where the machine itself goes; NULL: through the tunnel */
     QsTunnel *tunnel;
     gint64 began;
@@ -64,17 +66,10 @@ static bool add_file(QsOffer *offer, const char *key, const char *path, GError *
     return true;
 }
 
-static QsOffer *make_offer(const QsDepart *depart, GError **error)
+QsOffer *qs_depart_offer(const QsVm *vm, QsDef *def, GError **error)
 {
-    QsDef *def = qs_vm_live_def(depart->vm);
-    g_autoptr(QsOffer) offer = def == NULL ? NULL : qs_offer_new(qs_vm_name(depart->vm), def);
+    g_autoptr(QsOffer) offer = qs_offer_new(qs_vm_name(vm), def);
 
-    if (offer == NULL) {
-        qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
-                "what \"%s\" was started with cannot be read", qs_vm_name(depart->vm));
-        return NULL;
-    }
-    offer->only_check = depart->only_check;
     for (guint i = 0; def->image != NULL && def->image[i] != NULL; i++) {
         QsTalkDisk *disk = &offer->disks[offer->n_disks++];
 
@@ -88,6 +83,23 @@ static QsOffer *make_offer(const QsDepart *depart, GError **error)
                    add_file(offer, "iso", def->iso, error)
                ? g_steal_pointer(&offer)
                : NULL;
+}
+
+static QsOffer *make_offer(const QsDepart *depart, GError **error)
+{
+    QsDef *def = qs_vm_live_def(depart->vm);
+    QsOffer *offer = NULL;
+
+    if (def == NULL) {
+        qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
+                "what \"%s\" was started with cannot be read", qs_vm_name(depart->vm));
+        return NULL;
+    }
+    offer = qs_depart_offer(depart->vm, def, error);
+    if (offer != NULL) {
+        offer->only_check = depart->only_check;
+    }
+    return offer;
 }
 
 static bool send_pieces(Departure *d, int fd, guint64 left, GError **error)
@@ -176,6 +188,9 @@ static bool ask_to_listen(Departure *d, const char *key, const char *stream, gui
         json_object_set_string_member(message, "stream", stream);
     }
     json_object_set_int_member(message, "lanes", d->depart->limits.lanes);
+    if (d->secret != NULL) {
+        json_object_set_string_member(message, "relay-secret", d->secret);
+    }
     if (!qs_talk_send(d->lines, message, d->depart->cancellable, error)) {
         return false;
     }
@@ -421,6 +436,16 @@ static bool remove_all(Departure *d, GError **error)
     return qs_vm_delete(d->depart->vm, error);
 }
 
+static void pass_warning(const QsDepart *depart, JsonObject *answer)
+{
+    const char *words = qs_json_get_string(answer, "warning", NULL);
+    g_autofree char *shown = words == NULL ? NULL : qs_talk_clean(words);
+
+    if (shown != NULL) {
+        depart->warn(shown, depart->opaque);
+    }
+}
+
 static bool leave(Departure *d, GError **error)
 {
     const QsDepart *depart = d->depart;
@@ -434,6 +459,7 @@ static bool leave(Departure *d, GError **error)
         return false;
     }
     if (kept) {
+        pass_warning(depart, answer);
         return !depart->remove || remove_all(d, error);
     }
     qs_fail_split(own != NULL ? own->message : "it says something else", &what, &hint);
@@ -552,8 +578,16 @@ static bool look_first(Departure *d, GError **error)
     g_autoptr(GError) own = NULL;
 
     d->offer = make_offer(depart, error);
-    if (d->offer == NULL || depart->way == QS_WAY_TUNNEL) {
-        return d->offer != NULL;
+    if (d->offer == NULL) {
+        return false;
+    }
+    /* Without one here, the other host may have its own. */
+    if (qs_def_net_is_relay(d->offer->def->net)) {
+        d->secret = qs_secret_find(depart->vm, d->offer->def, NULL);
+    }
+    d->offer->secret = d->secret != NULL;
+    if (depart->way == QS_WAY_TUNNEL) {
+        return true;
     }
     d->address = qs_remote_address(depart->host, depart->data_address, depart->cancellable, &own);
     /* A name that ssh alone knows needs no address. */
@@ -576,6 +610,7 @@ bool qs_depart(const QsDepart *depart, GError **error)
     qs_tunnel_close(d.tunnel);
     qs_remote_close(d.remote);
     qs_offer_free(d.offer);
+    g_free(d.secret);
     g_free(d.address);
     return done;
 }

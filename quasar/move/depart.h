@@ -4,6 +4,7 @@
 #define QS_MOVE_DEPART_H
 
 #include "move/session.h"
+#include "move/talk.h"
 
 typedef enum QsOnTimeout { QS_TIMEOUT_CANCEL, QS_TIMEOUT_FORCE, QS_TIMEOUT_WAIT } QsOnTimeout;
 
@@ -24,11 +25,15 @@ typedef struct QsDepart {
     bool only_check;
     bool remove; /* definition and images, once it is there */
     GCancellable *cancellable;
+    void (*warn)(const char *words, void *opaque); /* the VM is there, and not all is well */
     void (*progress)(const QsMoveInfo *info, void *opaque);
     void *opaque;
     void (*say)(const char *words, void *listener); /* before it begins */
     void *listener;
 } QsDepart;
+
+/* What would be offered of a VM that has this definition, which it takes. */
+QsOffer *qs_depart_offer(const QsVm *vm, QsDef *def, GError **error);
 
 /*
  * True: the VM is on the other host (or could be, with @only_check). Else the error's code tells

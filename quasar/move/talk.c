@@ -194,6 +194,7 @@ JsonObject *qs_offer_pack(const QsOffer *offer)
     json_object_set_string_member(message, "name", offer->name);
     json_object_set_string_member(message, "definition", text);
     json_object_set_boolean_member(message, "only-check", offer->only_check);
+    json_object_set_boolean_member(message, "relay-secret", offer->secret);
     for (guint i = 0; i < offer->n_disks; i++) {
         JsonObject *disk = json_object_new();
 
@@ -305,6 +306,7 @@ QsOffer *qs_offer_unpack(JsonObject *message, GError **error)
         malformed(error, own->message);
         return NULL;
     }
+    qs_json_get_bool(message, "relay-secret", &offer->secret, NULL);
     return qs_json_get_bool(message, "only-check", &offer->only_check, error) &&
                    unpack_disks(offer, message, error) && unpack_files(offer, message, error)
                ? g_steal_pointer(&offer)

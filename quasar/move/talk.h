@@ -6,15 +6,17 @@
  *   source                              receiver
  *   hello {protocol, version}
  *                                       hello {protocol, version}
- *   offer {name, definition, disks, files, only-check}
+ *   offer {name, definition, disks, files, only-check, relay-secret}
  *                                       accept, or refuse {code, words, hint}
  *   file {data}...   each file in turn, in pieces
- *   prepare {key, listen, lanes, stream}
+ *   prepare {key, listen, lanes, stream, relay-secret}
  *                                       listening {port}, or refuse
  *          ... the two QEMUs move the machine, to that port or inside streams (stream.h) ...
- *                                       arrived {state, undecided}
+ *                                       arrived {state, undecided, warning}
  *   abandon, once QEMU here keeps it; ended, when QEMU here has
  *                                       removed, or arrived
+ *
+ * Before the offer, the source may ask what the other host is (see move/examine.h).
  *
  * Each is a line of JSON with a member "say". Neither side believes the other: lines, numbers and
  * lists are bounded, words of the peer are cut and cleaned before anyone sees them.
@@ -52,6 +54,7 @@ typedef struct QsOffer {
     QsTalkDisk disks[QS_DEF_IMAGES_MAX];
     QsTalkFile files[QS_TALK_FILES_MAX];
     bool only_check;
+    bool secret; /* that of its relay comes with the word to prepare */
 } QsOffer;
 
 QsOffer *qs_offer_new(const char *name, QsDef *def); /* takes @def */

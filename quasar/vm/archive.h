@@ -18,7 +18,7 @@
 #include "vm/fail.h"
 
 #define QS_ARCHIVE_START (1024u * 1024u)
-#define QS_ARCHIVE_SECTIONS_MAX 13u
+#define QS_ARCHIVE_SECTIONS_MAX 14u
 
 typedef struct QsSection {
     char key[16]; /* "state", or the definition's key it belongs to */

@@ -8,6 +8,7 @@
 #include "vm/args.h"
 
 #include "qmp/json.h"
+#include "vm/secret.h"
 
 #include <string.h>
 
@@ -15,6 +16,7 @@ typedef struct Builder {
     GStrvBuilder *words;
     const QsDef *def;
     const QsArch *arch;
+    const char *secrets;
 } Builder;
 
 static void add(Builder *b, const char *option, const char *value)
@@ -190,6 +192,42 @@ static JsonObject *socket_net(const char *path)
     return net;
 }
 
+/* On the relay's own host the secret is proved; over the network it also encrypts. */
+static JsonObject *relay_net(Builder *b)
+{
+    JsonObject *net = json_object_new();
+    JsonObject *proof = json_object_new();
+    g_autofree char *path = g_build_filename(b->secrets, QS_SECRET_FILE, NULL);
+    g_autofree char *key = NULL;
+    g_autofree char *port = NULL;
+    QsRelay relay = { 0 };
+
+    qs_def_parse_relay(b->def->net, &relay, NULL); /* qs_def_check() has seen to it */
+    key = qs_relay_key(&relay);
+    port = g_strdup_printf("%u", relay.port);
+    json_object_set_string_member(net, "type", "relay");
+    if (*relay.path != '\0') {
+        json_object_set_string_member(proof, "qom-type", "secret");
+        json_object_set_string_member(proof, "format", "base64");
+        json_object_set_string_member(proof, "file", path);
+        json_object_set_string_member(net, "path", relay.path);
+        json_object_set_string_member(net, "secret", "relay0");
+    } else {
+        json_object_set_string_member(proof, "qom-type", "tls-creds-psk");
+        json_object_set_string_member(proof, "endpoint", "client");
+        json_object_set_string_member(proof, "dir", b->secrets);
+        json_object_set_string_member(proof, "username", key);
+        json_object_set_string_member(net, "host", relay.host);
+        json_object_set_string_member(net, "port", port);
+        json_object_set_string_member(net, "tls-creds", "relay0");
+    }
+    json_object_set_string_member(proof, "id", "relay0");
+    json_object_set_string_member(net, "tenant", relay.tenant);
+    json_object_set_string_member(net, "identity", relay.identity);
+    add_json(b, "-object", proof);
+    return net;
+}
+
 static void add_net(Builder *b)
 {
     JsonObject *net, *card;
@@ -197,8 +235,9 @@ static void add_net(Builder *b)
     if (g_str_equal(b->def->net, "none")) {
         return;
     }
-    net = g_str_equal(b->def->net, "user") ? user_net(b->def)
-                                           : socket_net(b->def->net + strlen("socket:"));
+    net = g_str_equal(b->def->net, "user")   ? user_net(b->def)
+          : qs_def_net_is_relay(b->def->net) ? relay_net(b)
+                                             : socket_net(b->def->net + strlen("socket:"));
     json_object_set_string_member(net, "id", "net0");
     add_json(b, "-netdev", net);
     card = virtio(b, "net", "nic0");
@@ -236,7 +275,9 @@ char **qs_args_build(const QsDef *def, const char *name, const char *qemu,
                      const QsArgsSockets *sockets, bool sandbox, bool incoming)
 {
     g_autoptr(GStrvBuilder) words = g_strv_builder_new();
-    Builder b = { .words = words, .def = def, .arch = qs_arch_find(def->guest) };
+    Builder b = {
+        .words = words, .def = def, .arch = qs_arch_find(def->guest), .secrets = sockets->secrets
+    };
 
     add(&b, qemu, NULL);
     add(&b, "-name", name);

@@ -5,11 +5,12 @@
 
 #include "vm/def.h"
 
-/* Listening sockets that QEMU inherits. */
+/* Listening sockets that QEMU inherits, and where it finds secrets (see vm/secret.h). */
 typedef struct QsArgsSockets {
     int monitor; /* for who holds the VM's lock */
     int query;   /* for readers */
     int console;
+    const char *secrets; /* the folder of what proves an identity to a relay */
 } QsArgsSockets;
 
 /*

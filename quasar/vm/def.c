@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vm/def.h"
 
-#include <arpa/inet.h>
+#include "vm/def-net.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -47,7 +48,7 @@ static const struct {
     { "initrd", KIND_PATH, AT(initrd), "path of its initial RAM disk" },
     { "append", KIND_TEXT, AT(append), "the kernel's command line" },
     { "firmware", KIND_FILE, AT(firmware), "path of firmware, or its name in QEMU's folder" },
-    { "net", KIND_TEXT, AT(net), "user, none or socket:PATH" },
+    { "net", KIND_TEXT, AT(net), "user, none, relay:HOST[:PORT]/IDENTITY or socket:PATH" },
     { "forward", KIND_LIST, AT(forward), "[tcp:|udp:][ADDRESS:]PORT:GUESTPORT, separated by ;" },
     { "mac", KIND_TEXT, AT(mac), "an address such as 52:54:00:12:34:56" },
     { "uuid", KIND_TEXT, AT(uuid), "a UUID" },
@@ -135,7 +136,7 @@ bool qs_name_check(const char *name, GError **error)
 
 /* --- values --- */
 
-static bool bad(GError **error, const char *key, const char *value, const char *wanted)
+bool qs_def_fail(GError **error, const char *key, const char *value, const char *wanted)
 {
     g_autofree char *shown = g_strescape(value, NULL);
 
@@ -162,45 +163,9 @@ bool qs_def_parse_size(const char *text, guint *ret_mib, GError **error)
     }
     if (end == NULL || errno != 0 || unit == 0 || *end != '\0' || number == 0 ||
         number > MEMORY_MAX_MIB / unit) {
-        return bad(error, "memory", text, "a size such as 512M or 4G, up to 1024G");
+        return qs_def_fail(error, "memory", text, "a size such as 512M or 4G, up to 1024G");
     }
     *ret_mib = (guint)number * unit;
-    return true;
-}
-
-static bool parse_port(const char *text, guint *ret_port)
-{
-    guint64 port;
-
-    if (!g_ascii_string_to_unsigned(text, 10, 1, 65535, &port, NULL)) {
-        return false;
-    }
-    *ret_port = (guint)port;
-    return true;
-}
-
-bool qs_def_parse_forward(const char *text, QsForward *ret_forward, GError **error)
-{
-    QsForward f = { .address = "127.0.0.1" };
-    g_auto(GStrv) words = g_strsplit(text, ":", 8);
-    guint count = g_strv_length(words), at = 0;
-    struct in_addr address;
-    bool good;
-
-    if (count > 0 && (g_str_equal(words[0], "tcp") || g_str_equal(words[0], "udp"))) {
-        f.udp = g_str_equal(words[0], "udp");
-        at++;
-    }
-    good = count - at == 2 || count - at == 3;
-    if (good && count - at == 3) {
-        good = inet_pton(AF_INET, words[at], &address) == 1;
-        g_strlcpy(f.address, words[at++], sizeof(f.address));
-    }
-    good = good && parse_port(words[at], &f.port) && parse_port(words[at + 1], &f.guest_port);
-    if (!good) {
-        return bad(error, "forward", text, "[tcp:|udp:][ADDRESS:]PORT:GUESTPORT");
-    }
-    *ret_forward = f;
     return true;
 }
 
@@ -250,7 +215,8 @@ static bool check_text(const char *key, const char *value, GError **error)
     for (const char *at = value; good && *at != '\0'; at++) {
         good = (guchar)*at >= 0x20 && *at != 0x7f;
     }
-    return good || bad(error, key, value, "text of up to 4096 bytes without control characters");
+    return good ||
+           qs_def_fail(error, key, value, "text of up to 4096 bytes without control characters");
 }
 
 static bool is_among(const char *value, const char *words)
@@ -293,10 +259,10 @@ static bool set_at(QsDef *def, guint i, const char *value, GError **error)
     }
     if (keys[i].kind == KIND_NUMBER &&
         !g_ascii_string_to_unsigned(value, 10, 1, 64, &number, NULL)) {
-        return bad(error, keys[i].key, value, keys[i].values);
+        return qs_def_fail(error, keys[i].key, value, keys[i].values);
     }
     if (keys[i].kind == KIND_WORD && !is_among(value, keys[i].values)) {
-        return bad(error, keys[i].key, value, keys[i].values);
+        return qs_def_fail(error, keys[i].key, value, keys[i].values);
     }
     clear(def, i);
     switch (keys[i].kind) {
@@ -407,7 +373,7 @@ bool qs_def_complete(QsDef *def, const char *name, GError **error)
     set_default(&def->guest, "x86_64");
     arch = qs_arch_find(def->guest);
     if (arch == NULL) {
-        return bad(error, "guest", def->guest, keys[0].values);
+        return qs_def_fail(error, "guest", def->guest, keys[0].values);
     }
     set_default(&def->machine, arch->machine);
     set_default(&def->cpu, arch->cpu);
@@ -428,20 +394,6 @@ bool qs_def_complete(QsDef *def, const char *name, GError **error)
     return complete_images(def, error) && qs_def_check(def, error);
 }
 
-static bool check_mac(const char *mac, GError **error)
-{
-    bool good = strlen(mac) == 17;
-
-    for (guint i = 0; good && i < 17; i++) {
-        good = i % 3 == 2 ? mac[i] == ':' : g_ascii_isxdigit(mac[i]);
-    }
-    /* A group address is no card's. */
-    if (!good || (g_ascii_xdigit_value(mac[1]) & 1) != 0) {
-        return bad(error, "mac", mac, "the address of one card, such as 52:54:00:12:34:56");
-    }
-    return true;
-}
-
 static bool check_lists(const QsDef *def, GError **error)
 {
     guint images = def->image == NULL ? 0 : g_strv_length(def->image);
@@ -458,19 +410,8 @@ static bool check_lists(const QsDef *def, GError **error)
     }
     for (guint i = 0; i < formats; i++) {
         if (!is_among(def->image_format[i], "raw|qcow2")) {
-            return bad(error, "image-format", def->image_format[i], "raw or qcow2");
+            return qs_def_fail(error, "image-format", def->image_format[i], "raw or qcow2");
         }
-    }
-    for (guint i = 0; i < forwards; i++) {
-        QsForward f;
-
-        if (!qs_def_parse_forward(def->forward[i], &f, error)) {
-            return false;
-        }
-    }
-    if (forwards > 0 && !g_str_equal(def->net, "user")) {
-        return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL,
-                       "ports are forwarded with net=user only");
     }
     return true;
 }
@@ -497,18 +438,14 @@ bool qs_def_check(const QsDef *def, GError **error)
         return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL,
                        "machine and cpu are names of models, without options, and not the host's");
     }
-    if (!g_str_equal(def->net, "user") && !g_str_equal(def->net, "none") &&
-        !g_str_has_prefix(def->net, "socket:/")) {
-        return bad(error, "net", def->net, "user, none or socket:PATH with an absolute path");
-    }
     if (def->kernel == NULL && (def->initrd != NULL || def->append != NULL)) {
         return qs_fail(error, QS_VM_ERROR_USAGE, NULL, "give --kernel as well",
                        "initrd and append go with a kernel");
     }
     if (!g_uuid_string_is_valid(def->uuid)) {
-        return bad(error, "uuid", def->uuid, "a UUID");
+        return qs_def_fail(error, "uuid", def->uuid, "a UUID");
     }
-    return check_mac(def->mac, error) && check_lists(def, error);
+    return check_lists(def, error) && qs_def_check_net(def, error);
 }
 
 static bool check_file(const char *key, const char *path, int mode, GError **error)

@@ -31,7 +31,7 @@ typedef struct QsDef {
     char *initrd;
     char *append;
     char *firmware;
-    char *net;      /* user, none, socket:PATH */
+    char *net;      /* user, none, relay:..., socket:PATH */
     char **forward; /* [tcp:|udp:][ADDRESS:]PORT:GUESTPORT */
     char *mac;
     char *uuid;
@@ -46,6 +46,19 @@ typedef struct QsForward {
     guint port;
     guint guest_port;
 } QsForward;
+
+#define QS_RELAY_WORD_MAX 32u
+/* Where relays listen for TLS. */
+#define QS_RELAY_PORT 4710u
+
+/* What net=relay:... says: where the relay is, and who the guest is there. */
+typedef struct QsRelay {
+    char path[108]; /* of its unix socket; empty: host and port, with TLS */
+    char host[256];
+    guint port;
+    char tenant[QS_RELAY_WORD_MAX + 1];
+    char identity[QS_RELAY_WORD_MAX + 1];
+} QsRelay;
 
 QsDef *qs_def_new(void);
 void qs_def_free(QsDef *def);
@@ -77,6 +90,12 @@ bool qs_def_save(const QsDef *def, const char *path, GError **error);
 
 bool qs_def_parse_size(const char *text, guint *ret_mib, GError **error);
 bool qs_def_parse_forward(const char *text, QsForward *ret_forward, GError **error);
+bool qs_def_net_is_relay(const char *net);
+bool qs_def_parse_relay(const char *net, QsRelay *ret_relay, GError **error);
+/* TENANT/NAME, as the relay's own tools say. */
+char *qs_relay_key(const QsRelay *relay);
+/* Its address, for people. */
+char *qs_relay_where(const QsRelay *relay);
 /* "qcow2" or "raw", by what the file begins with. */
 const char *qs_def_image_format(const char *path, GError **error);
 /* Whether a qcow2 image names no other file, which QEMU would open wherever that is. */

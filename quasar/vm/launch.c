@@ -6,6 +6,7 @@
 #include "vm/args.h"
 #include "vm/pieces.h"
 #include "vm/run.h"
+#include "vm/secret.h"
 #include "vm/vm.h"
 
 #include <fcntl.h>
@@ -23,6 +24,8 @@ typedef struct Start {
     int alive;
     QsArgsSockets sockets;
     QsProcess process;
+    const QsRelay *relay; /* NULL: none, and no secret */
+    const char *secret;
 } Start;
 
 static void close_ours(Start *s)
@@ -56,7 +59,9 @@ static bool prepare(Start *s, GError **error)
         (s->sockets.console = qs_run_listen(run, "console", error)) < 0) {
         return false;
     }
-    return qs_def_save(qs_vm_def(s->vm), live, error);
+    s->sockets.secrets = run;
+    return qs_def_save(qs_vm_def(s->vm), live, error) &&
+           (s->relay == NULL || qs_secret_arm(run, s->relay, s->secret, error));
 }
 
 static bool spawn(Start *s, bool sandbox, bool incoming, GError **error)
@@ -107,6 +112,8 @@ static bool greet(Start *s, GCancellable *cancellable, GError **error)
     g_autofree char *log = NULL;
 
     if (qmp != NULL) {
+        /* Its objects are made before it greets. */
+        qs_secret_disarm(qs_vm_run_folder(s->vm));
         return true;
     }
     reap(s);
@@ -149,12 +156,29 @@ static bool fail_moved(QsVm *vm, GError **error)
                               qs_vm_name(vm), where);
 }
 
+/* What else there must be; @relay and @ret_secret are for a VM on a relay. */
+static bool check(QsVm *vm, QsRelay *relay, char **ret_secret, GError **error)
+{
+    const QsDef *def = qs_vm_def(vm);
+
+    if (!qs_def_check_files(def, error)) {
+        return false;
+    }
+    if (!qs_def_net_is_relay(def->net)) {
+        return true;
+    }
+    *ret_secret = qs_secret_find(vm, def, error);
+    return *ret_secret != NULL && qs_def_parse_relay(def->net, relay, error);
+}
+
 bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_no_sandbox,
                   GError **error)
 {
     const QsDef *def = qs_vm_def(vm);
     Start s = { .vm = vm, .alive = -1, .sockets = { -1, -1, -1 } };
     g_autofree char *qemu = NULL;
+    g_autofree char *secret = NULL;
+    QsRelay relay;
     g_autoptr(GError) own = NULL;
     bool sandbox = !g_str_equal(def->sandbox, "off");
 
@@ -172,10 +196,13 @@ bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_
         return qs_fail(error, QS_VM_ERROR_REFUSED, "where it comes from", hint,
                        "\"%s\" is not here whole", qs_vm_name(vm));
     }
-    if (!qs_def_check_files(def, error) || (qemu = qs_args_find_qemu(def->guest, error)) == NULL) {
+    if (!check(vm, &relay, &secret, error) ||
+        (qemu = qs_args_find_qemu(def->guest, error)) == NULL) {
         return false;
     }
     s.qemu = qemu;
+    s.secret = secret;
+    s.relay = secret != NULL ? &relay : NULL;
     *ret_no_sandbox = false;
     if (try_launch(&s, sandbox, incoming, cancellable, &own)) {
         return true;

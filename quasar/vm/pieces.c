@@ -54,7 +54,7 @@ void qs_pieces_keep(const QsVm *vm)
 /* Only what we put there: who added something keeps it, and the folder. */
 void qs_pieces_clear(const char *folder)
 {
-    static const char *const files[] = { "iso", "kernel", "initrd", "firmware" };
+    static const char *const files[] = { "iso", "kernel", "initrd", "firmware", "relay-secret" };
 
     for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
         g_autofree char *path = g_build_filename(folder, files[i], NULL);

@@ -12,6 +12,7 @@ struct QsStore {
     char *definitions;
     char *run;
     char *settings;
+    char *secrets;
     char *images;
 };
 
@@ -31,6 +32,7 @@ QsStore *qs_store_new(const char *root)
 
     store->definitions = g_build_filename(config, "vms", NULL);
     store->settings = g_build_filename(config, "quasar.conf", NULL);
+    store->secrets = g_build_filename(config, "relay-secrets", NULL);
     store->run = absolute != NULL ? g_build_filename(absolute, "run", NULL) : default_run();
     store->images = absolute != NULL
                         ? g_build_filename(absolute, "images", NULL)
@@ -44,6 +46,7 @@ void qs_store_free(QsStore *store)
         g_free(store->definitions);
         g_free(store->run);
         g_free(store->settings);
+        g_free(store->secrets);
         g_free(store->images);
         g_free(store);
     }
@@ -59,9 +62,21 @@ const char *qs_store_settings(const QsStore *store)
     return store->settings;
 }
 
+const char *qs_store_secrets(const QsStore *store)
+{
+    return store->secrets;
+}
+
 char *qs_store_definition(const QsStore *store, const char *name)
 {
     g_autofree char *file = g_strconcat(name, SUFFIX, NULL);
+
+    return g_build_filename(store->definitions, file, NULL);
+}
+
+char *qs_store_secret(const QsStore *store, const char *name)
+{
+    g_autofree char *file = g_strconcat(name, ".secret", NULL);
 
     return g_build_filename(store->definitions, file, NULL);
 }

@@ -20,7 +20,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsStore, qs_store_free)
 const char *qs_store_definitions(const QsStore *store);
 /* The launcher's own settings. */
 const char *qs_store_settings(const QsStore *store);
+/* The user's secrets for relays. */
+const char *qs_store_secrets(const QsStore *store);
 char *qs_store_definition(const QsStore *store, const char *name);
+/* A VM's own secret. */
+char *qs_store_secret(const QsStore *store, const char *name);
 char *qs_store_run_folder(const QsStore *store, const char *name);
 /* Where images are put that nobody named a place for. */
 char *qs_store_images(const QsStore *store, const char *name);

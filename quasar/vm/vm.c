@@ -3,6 +3,7 @@
 
 #include "vm/pieces.h"
 #include "vm/run.h"
+#include "vm/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -87,6 +88,11 @@ void qs_vm_free(QsVm *vm)
 const char *qs_vm_name(const QsVm *vm)
 {
     return vm->name;
+}
+
+const QsStore *qs_vm_store(const QsVm *vm)
+{
+    return vm->store;
 }
 
 const char *qs_vm_run_folder(const QsVm *vm)
@@ -213,6 +219,7 @@ bool qs_vm_forget(QsVm *vm, GError **error)
     if (g_unlink(vm->definition) < 0 && errno != ENOENT) {
         return qs_fail_errno(error, errno, "cannot remove %s", vm->definition);
     }
+    qs_secret_drop(vm);
     qs_pieces_remove(vm);
     return true;
 }

@@ -38,6 +38,7 @@ void qs_vm_free(QsVm *vm);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsVm, qs_vm_free)
 
 const char *qs_vm_name(const QsVm *vm);
+const QsStore *qs_vm_store(const QsVm *vm);
 const char *qs_vm_run_folder(const QsVm *vm);
 char *qs_vm_run_file(const QsVm *vm, const char *file);
 /* NULL: not defined. Changes are kept by qs_vm_save(). */
@@ -56,7 +57,7 @@ void qs_vm_set_def(QsVm *vm, QsDef *def); /* the same without a file, until qs_v
 bool qs_vm_save(QsVm *vm, GError **error);
 /* Writes `moved` into the definition; NULL takes it out. */
 bool qs_vm_mark_moved(QsVm *vm, const char *where, GError **error);
-/* The definition, and pieces of a VM that never came whole; the lock is still ours. */
+/* The definition, its secret, and pieces of a VM that never came whole; the lock is still ours. */
 bool qs_vm_forget(QsVm *vm, GError **error);
 /* The same, and the run folder with the lock in it. */
 bool qs_vm_delete(QsVm *vm, GError **error);

@@ -2,6 +2,7 @@
 """A VM saved here is continued on a host of another kind, and comes back."""
 
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,11 @@ class Elsewhere:
     def __init__(self, place: Place, launcher: Launcher):
         self.place = place
         self.launcher = launcher
+
+    def program(self) -> str:
+        """As a shell starts it."""
+        argv, environment = self.place.command(["quasar-run"])
+        return f"env PATH={shlex.quote(environment['PATH'])} {shlex.join(argv)}"
 
     def good(self, *words: object) -> subprocess.CompletedProcess:
         argv, environment = self.place.command(

@@ -38,6 +38,11 @@ def script(path: Path, text: str) -> Path:
     return path
 
 
+def way_to(root: Path, path: Path, program: str = shlex.quote(PROGRAM)) -> Path:
+    """What stands for ssh to the host with this root: a shell there reads the words again."""
+    return script(path, f'shift 2; eval exec {program} --root {shlex.quote(str(root))} "$@"')
+
+
 @pytest.fixture
 def there(quasar: Launcher, tmp_path: Path) -> Launcher:
     """The other host, whose VMs end with the test."""

@@ -44,8 +44,10 @@ def qcow2(backing: int = 0, features: int = 0) -> bytes:
 
 @pytest.mark.parametrize("words, text", [
     ([], "listen for other hosts: forward 0.0.0.0:80:80"),
-    (["--net", "user"], "is not on PATH"), (["--net", "none"], "is not on PATH"),
-    (["--net", "socket:/run/x"], "is not on PATH"), (["--net", "x"], "user, none or socket:PATH"),
+    (["--net", "user"], "is not on PATH"), (["--net", "none"], "does not fit net=none"),
+    (["--net", "socket:/run/x"], "does not fit net=socket:/run/x"),
+    (["--net", "relay:gw/web"], "does not fit net=relay:gw/web"),
+    (["--net", "x"], "user, none, relay:HOST"),
 ])
 def test_forwards(dry: Launcher, tmp_path: Path, words: list[str], text: str) -> None:
     """A file does not open this host to others; another network is without its forwards."""

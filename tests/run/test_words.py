@@ -13,7 +13,7 @@ import pytest
 from conftest import TOP, Launcher
 
 VERBS = ["start", "stop", "list", "show", "console", "screenshot", "migrate", "receive",
-         "save", "restore", "set", "delete", "config", "version", "completion", "help"]
+         "save", "restore", "doctor", "set", "delete", "config", "version", "completion", "help"]
 MANUAL = TOP / "docs" / "man" / "quasar-run.rst"
 DEFINITION = """[vm]
 guest=x86_64
@@ -57,7 +57,7 @@ USAGE = {
     "memory too small": (["start", "web", "--guest", "ppc64", "--memory", "64M"], 2, "256M"),
     "guest": (["start", "web", "--guest", "vax"], 2, "x86_64|aarch64|ppc64|s390x"),
     "cpus": (["start", "web", "--cpus", "0"], 2, "1 to 64"),
-    "net": (["start", "web", "--net", "bridge"], 2, "user, none or socket:PATH"),
+    "net": (["start", "web", "--net", "bridge"], 2, "user, none, relay:HOST"),
     "forward": (["start", "web", "--forward", "ssh"], 2, "PORT:GUESTPORT"),
     "forward without net": (["start", "web", "--net", "none", "--forward", "1:2"], 2, "net=user"),
     "append alone": (["start", "web", "--append", "quiet"], 2, "give --kernel"),

@@ -2,10 +2,7 @@
 """A guest on the relay moves, and its connections with it: -netdev relay, real sockets outside."""
 
 import base64
-import secrets
 import socket
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,41 +12,24 @@ from typing import Any
 
 import places
 import pytest
-from deadlines import Deadline
+from gateway import KEY, PAUSE_SECONDS, Gateway, Talker
 from machine import ECHO, HTTP, Machine, MachineError, Setup
 from places import Place
+from relaylib import wait_for
 from session import Session
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "relay"))
-
-import relaylib  # noqa: E402
-from relaylib import Relay, wait_for  # noqa: E402
 
 HOME = "x86_64"
 GUEST = "linux-x86_64"
-KEY = "default/web"
 TALKERS = 20
-PAUSE_SECONDS = 60          # an emulated host is slow at first, above all when it is busy
 
 pytestmark = pytest.mark.route(GUEST, HOME, HOME)
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-class Gateway:
-    """A relay with one identity, whose guest's echo and HTTP are forwarded."""
+class VmGateway(Gateway):
+    """One that QEMU attaches to, by its own words."""
 
     def __init__(self, folder: Path):
-        self.secret = secrets.token_bytes(32)
-        self.ports = {service: free_port() for service in (ECHO, HTTP)}
-        forwards = ";".join(f"tcp:127.0.0.1:{port}:{service}"
-                            for service, port in self.ports.items())
-        self.relay = Relay({KEY: {"secret": self.secret.hex(), "forward": forwards}},
-                           **{"listen-tls": "127.0.0.1:0"})
+        super().__init__(Place.parse(HOME))
         self.file = folder / "secret"
         self.file.write_bytes(base64.b64encode(self.secret))
 
@@ -58,17 +38,12 @@ class Gateway:
         secret = f"secret,id=relay0,format=base64,file={file or self.file}"
         return Setup(places.guest(GUEST), netdev=words, extra=("-object", secret))
 
-    def connect(self, service: int, timeout: float = PAUSE_SECONDS) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.ports[service]), timeout)
-
 
 @pytest.fixture
-def gateway(run_folder: Path) -> Iterator[Gateway]:
-    home = Place.parse(HOME)
-    relaylib.DAEMON = home.command(["quasar-relayd"])[0][0]
+def gateway(run_folder: Path) -> Iterator[VmGateway]:
     folder = run_folder / f"gateway{len(list(run_folder.iterdir()))}"
     folder.mkdir()
-    one = Gateway(folder)
+    one = VmGateway(folder)
     with one.relay:
         yield one
 
@@ -78,63 +53,15 @@ def netdev(machine: Machine) -> dict[str, Any]:
     return one
 
 
-class Talker:
-    """A connection on which numbered lines go there and come back, all the time."""
-
-    def __init__(self, gateway: Gateway):
-        self.socket = gateway.connect(ECHO)
-        self.lines = self.socket.makefile("rb")
-        self.said = 0
-        self.gap = 0.0
-        self.error: Exception | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._talk, daemon=True)
-        self._thread.start()
-
-    def _talk(self) -> None:
-        try:
-            while not self._stop.wait(0.05):
-                began = time.monotonic()
-                line = b"%d\n" % (self.said + 1)
-                self.socket.sendall(line)
-                assert self.lines.readline() == line
-                self.said += 1
-                self.gap = max(self.gap, time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001 - told by end()
-            self.error = error
-
-    def end(self) -> int:
-        self._stop.set()
-        self._thread.join(PAUSE_SECONDS)
-        self.socket.close()
-        if self.error:
-            raise self.error
-        return self.said
-
-
-def wait_guest(gateway: Gateway) -> None:
-    """Wait until the guest has its address and answers through the relay."""
-    deadline = Deadline(90, "the guest's echo")
-    while deadline.left():
-        try:
-            with gateway.connect(ECHO, 2) as one:
-                one.settimeout(2)
-                one.sendall(b"hello\n")
-                if one.recv(6) == b"hello\n":
-                    return
-        except OSError:
-            time.sleep(0.2)
-
-
 @pytest.mark.parametrize("there", [
     pytest.param(HOME, marks=[pytest.mark.quick, pytest.mark.route(GUEST, HOME, HOME)]),
     pytest.param("ppc64le", marks=pytest.mark.route(GUEST, HOME, "ppc64le")),
     pytest.param("s390x", marks=pytest.mark.route(GUEST, HOME, "s390x"))])
-def test_connections_go_along(gateway: Gateway, run_folder: Path, there: str) -> None:
+def test_connections_go_along(gateway: VmGateway, run_folder: Path, there: str) -> None:
     with ExitStack() as stack:
         session = stack.enter_context(Session(
             Place.parse(HOME), Place.parse(there), gateway.setup(), run_folder / f"relay-{there}"))
-        wait_guest(gateway)
+        gateway.wait_guest()
         assert netdev(session.source)["epoch"] == 1
         idle = stack.enter_context(gateway.connect(ECHO))
         idle.settimeout(PAUSE_SECONDS)
@@ -179,33 +106,32 @@ def test_user_network_loses_them(run_folder: Path) -> None:
 
 
 @pytest.mark.quick
-def test_a_cancelled_move_resumes(gateway: Gateway, run_folder: Path) -> None:
+def test_a_cancelled_move_resumes(gateway: VmGateway, run_folder: Path) -> None:
     """The source keeps its epoch; the destination never claimed."""
     here = Place.parse(HOME)
     with Session(here, here, gateway.setup(), run_folder / "cancel", rate=20e6) as session:
-        wait_guest(gateway)
+        gateway.wait_guest()
         talker = Talker(gateway)
         session.start()
         time.sleep(1)
         session.source.qmp.execute("migrate_cancel")
         session.wait_settled("source")
-        said = talker.said
-        wait_for(lambda: talker.error or talker.said > said + 3, PAUSE_SECONDS)
+        talker.wait_more()
         talker.end()
         told = netdev(session.source)
         assert (told["state"], told["epoch"]) == ("attached", 1)
 
 
 @pytest.fixture
-def machine(gateway: Gateway, run_folder: Path) -> Iterator[Machine]:
+def machine(gateway: VmGateway, run_folder: Path) -> Iterator[Machine]:
     folder = run_folder / f"one{len(list(run_folder.iterdir()))}"
     with Machine(Place.parse(HOME), gateway.setup(), folder) as one:
-        wait_guest(gateway)
+        gateway.wait_guest()
         yield one
 
 
 @pytest.mark.quick
-def test_pause_holds_connections(gateway: Gateway, machine: Machine) -> None:
+def test_pause_holds_connections(gateway: VmGateway, machine: Machine) -> None:
     with gateway.connect(ECHO) as one:
         one.settimeout(PAUSE_SECONDS)
         machine.qmp.execute("stop")
@@ -217,20 +143,19 @@ def test_pause_holds_connections(gateway: Gateway, machine: Machine) -> None:
 
 
 @pytest.mark.quick
-def test_the_relay_is_killed(gateway: Gateway, machine: Machine) -> None:
+def test_the_relay_is_killed(gateway: VmGateway, machine: Machine) -> None:
     """It comes back with the token: the same epoch, the same connections."""
     talker = Talker(gateway)
     time.sleep(0.3)
     gateway.relay.kill()
     gateway.relay.start()
-    said = talker.said
-    wait_for(lambda: talker.error or talker.said > said + 3, PAUSE_SECONDS)
+    talker.wait_more()
     talker.end()
     assert netdev(machine)["epoch"] == 1
 
 
 @pytest.mark.quick
-def test_encrypted(gateway: Gateway, run_folder: Path, tmp_path: Path) -> None:
+def test_encrypted(gateway: VmGateway, run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "keys.psk").write_text(f"{KEY}:{gateway.secret.hex()}\n")
     host, port = gateway.relay.where("tls")
     words = f"relay,host={host},port={port},identity=web,tls-creds=tls0"
@@ -238,7 +163,7 @@ def test_encrypted(gateway: Gateway, run_folder: Path, tmp_path: Path) -> None:
     creds = f"tls-creds-psk,id=tls0,endpoint=client,dir={tmp_path},username={KEY}"
     setup = replace(setup, extra=("-object", creds))
     with Machine(Place.parse(HOME), setup, run_folder / "tls") as one:
-        wait_guest(gateway)
+        gateway.wait_guest()
         with gateway.connect(HTTP) as client:
             client.settimeout(PAUSE_SECONDS)
             client.sendall(b"GET /bytes/3000000 HTTP/1.0\r\n\r\n")
@@ -248,14 +173,14 @@ def test_encrypted(gateway: Gateway, run_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.quick
-def test_quit_releases(gateway: Gateway, machine: Machine) -> None:
+def test_quit_releases(gateway: VmGateway, machine: Machine) -> None:
     machine.qmp.execute("quit")
     machine.process.wait(10)
     wait_for(lambda: "reason=released" in gateway.relay.log())
 
 
 @pytest.mark.quick
-def test_a_second_copy_is_refused(gateway: Gateway, machine: Machine, run_folder: Path) -> None:
+def test_a_second_copy_is_refused(gateway: VmGateway, machine: Machine, run_folder: Path) -> None:
     """It runs without a network, and says why."""
     with Machine(Place.parse(HOME), gateway.setup(), run_folder / "copy") as copy:
         wait_for(lambda: "in-use" in netdev(copy).get("reason", ""), PAUSE_SECONDS)
@@ -264,7 +189,7 @@ def test_a_second_copy_is_refused(gateway: Gateway, machine: Machine, run_folder
 
 
 @pytest.mark.quick
-def test_a_state_that_was_restored_before(gateway: Gateway, machine: Machine,
+def test_a_state_that_was_restored_before(gateway: VmGateway, machine: Machine,
                                           run_folder: Path) -> None:
     """The second copy is refused; a person may say that it is the only one."""
     state = run_folder / f"state{machine.process.pid}"
@@ -290,7 +215,7 @@ def test_a_state_that_was_restored_before(gateway: Gateway, machine: Machine,
 
 
 @pytest.mark.quick
-def test_who_never_owned_it_claims_nothing_while_paused(gateway: Gateway,
+def test_who_never_owned_it_claims_nothing_while_paused(gateway: VmGateway,
                                                         run_folder: Path) -> None:
     """It may be on its way to where somebody else will claim."""
     gateway.relay.kill()
@@ -306,7 +231,7 @@ def test_who_never_owned_it_claims_nothing_while_paused(gateway: Gateway,
 
 
 @pytest.mark.quick
-def test_a_relay_that_says_nothing(gateway: Gateway, run_folder: Path, tmp_path: Path) -> None:
+def test_a_relay_that_says_nothing(gateway: VmGateway, run_folder: Path, tmp_path: Path) -> None:
     """TLS waits for it, and nothing else does."""
     (tmp_path / "keys.psk").write_text(f"{KEY}:{gateway.secret.hex()}\n")
     creds = f"tls-creds-psk,id=tls0,endpoint=client,dir={tmp_path},username={KEY}"
@@ -325,7 +250,7 @@ def test_a_relay_that_says_nothing(gateway: Gateway, run_folder: Path, tmp_path:
 
 
 @pytest.mark.quick
-def test_a_wrong_secret(gateway: Gateway, run_folder: Path, tmp_path: Path) -> None:
+def test_a_wrong_secret(gateway: VmGateway, run_folder: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_bytes(base64.b64encode(bytes(32)))
     with Machine(Place.parse(HOME), gateway.setup(file=wrong), run_folder / "wrong") as one:
@@ -345,21 +270,21 @@ def test_a_wrong_secret(gateway: Gateway, run_folder: Path, tmp_path: Path) -> N
     ("relay,path=/x,identity=web,secret=relay0,mtu=70000", "mtu must be"),
     ("relay,path=/x,identity=web,tls-creds=relay0", "tls-creds"),
     ("relay,path=/x,secret=relay0", "identity")])
-def test_bad_options(gateway: Gateway, run_folder: Path, words: str, says: str) -> None:
+def test_bad_options(gateway: VmGateway, run_folder: Path, words: str, says: str) -> None:
     with pytest.raises(MachineError, match=says):
         Machine(Place.parse(HOME), gateway.setup(words), run_folder / f"bad{hash(words)}").stop()
 
 
 @pytest.mark.quick
-def test_another_identity_in_the_state(gateway: Gateway, run_folder: Path) -> None:
+def test_another_identity_in_the_state(gateway: VmGateway, run_folder: Path) -> None:
     """The destination's card would be somebody else's: refused before the vote."""
     here = Place.parse(HOME)
     other = gateway.setup(f"relay,path={gateway.relay.unix},identity=mail,secret=relay0")
     with Session(here, here, gateway.setup(), run_folder / "other", arrives_in=other) as session:
-        wait_guest(gateway)
+        gateway.wait_guest()
         session.start()
         told = session.wait_settled("source")
         assert told["where"] == "here", told
         session.destination.process.wait(10)
         assert "relay-netdev/default/web" in session.destination.stderr()
-        wait_guest(gateway)
+        gateway.wait_guest()

@@ -46,7 +46,7 @@ static void try_index(const uint8_t *data, size_t size)
 
 static void try_definition(const char *text)
 {
-    static const QsArgsSockets sockets = { 3, 4, 5 };
+    static const QsArgsSockets sockets = { 3, 4, 5, "/s" };
     g_autoptr(QsDef) def = qs_def_parse(text, NULL);
     g_autoptr(QsDef) back = NULL;
     g_autofree char *again = NULL;

@@ -5,7 +5,7 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
-static const QsArgsSockets sockets = { 10, 11, 12 };
+static const QsArgsSockets sockets = { 10, 11, 12, "/s" };
 
 static char *build(const QsDef *def, bool sandbox, bool incoming)
 {
@@ -141,6 +141,29 @@ static void test_networks(void)
     assert_has(second, "\"reconnect-ms\":1000", true);
 }
 
+/* The secret is in a file, whatever the relay is reached by. */
+static void test_relays(void)
+{
+    static const char *const far[] = { "net", "relay:gw/acme/web", NULL };
+    static const char *const near[] = { "net", "relay:unix=/run/a,b:web", NULL };
+    g_autoptr(QsDef) tls = make("x86_64", far);
+    g_autoptr(QsDef) local = make("s390x", near);
+    g_autofree char *first = build(tls, false, false);
+    g_autofree char *second = build(local, false, true);
+
+    assert_has(first,
+               "{\"qom-type\":\"tls-creds-psk\",\"endpoint\":\"client\",\"dir\":\"/s\","
+               "\"username\":\"acme/web\",\"id\":\"relay0\"}",
+               true);
+    assert_has(first,
+               "{\"type\":\"relay\",\"host\":\"gw\",\"port\":\"4710\",\"tls-creds\":"
+               "\"relay0\",\"tenant\":\"acme\",\"identity\":\"web\",\"id\":\"net0\"}",
+               true);
+    assert_has(second, "\"file\":\"/s/relay-secret\"", true);
+    assert_has(second, "\"path\":\"/run/a,b\",\"secret\":\"relay0\"", true);
+    assert_has(second, "tls", false);
+}
+
 static void test_firmware(void)
 {
     static const char *const kernel[] = { "kernel", "/k", NULL };
@@ -200,6 +223,7 @@ int main(int argc, char **argv)
     g_test_add_func("/args/hostile-path", test_hostile_path);
     g_test_add_func("/args/devices", test_devices);
     g_test_add_func("/args/networks", test_networks);
+    g_test_add_func("/args/relays", test_relays);
     g_test_add_func("/args/firmware", test_firmware);
     g_test_add_func("/args/find", test_find);
     return g_test_run();

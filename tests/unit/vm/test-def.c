@@ -116,6 +116,59 @@ static void test_forwards(void)
     }
 }
 
+static void test_relays(void)
+{
+    static const struct {
+        const char *net, *path, *host, *tenant, *identity; /* host NULL: refused */
+        guint port;
+    } rows[] = {
+        { "relay:gw/web", "", "gw", "default", "web", 4710 },
+        { "relay:gw.example.org:99/acme/web-1", "", "gw.example.org", "acme", "web-1", 99 },
+        { "relay:[::1]:1/w_b", "", "::1", "default", "w_b", 1 },
+        { "relay:[fe80::1%eth0]/web", "", "fe80::1%eth0", "default", "web", 4710 },
+        { "relay:unix=/a/b:web", "/a/b", "", "default", "web", 0 },
+        { "relay:unix=/a:b:acme/web", "/a:b", "", "acme", "web", 0 },
+        { "relay:unix=a:web" },
+        { "relay:unix=/a/web" },
+        { "relay:unix=/:web" },
+        { "relay:unix=/a:" },
+        { "relay:" },
+        { "relay:gw" },
+        { "relay:/web" },
+        { "relay:gw/" },
+        { "relay:gw//web" },
+        { "relay:gw/a/b/c" },
+        { "relay:gw/WEB" },
+        { "relay:gw/-web" },
+        { "relay:gw/w.b" },
+        { "relay:gw:/web" },
+        { "relay:gw:70000/web" },
+        { "relay:gw:1x/web" },
+        { "relay:[::1/web" },
+        { "relay:[::1]1/web" },
+        { "relay:-gw/web" },
+        { "relay:g w/web" },
+        { "relay:g,w/web" },
+        { "socket:/run/web" },
+    };
+
+    for (guint i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(GError) error = NULL;
+        QsRelay relay;
+
+        if (!qs_def_parse_relay(rows[i].net, &relay, &error)) {
+            g_assert_null(rows[i].host);
+            g_assert_error(error, QS_VM_ERROR, QS_VM_ERROR_USAGE);
+            continue;
+        }
+        g_assert_cmpstr(relay.path, ==, rows[i].path);
+        g_assert_cmpstr(relay.host, ==, rows[i].host);
+        g_assert_cmpuint(relay.port, ==, rows[i].port);
+        g_assert_cmpstr(relay.tenant, ==, rows[i].tenant);
+        g_assert_cmpstr(relay.identity, ==, rows[i].identity);
+    }
+}
+
 /* Words that do not fit each other, and what the message names. */
 static void test_contradictions(void)
 {
@@ -128,6 +181,9 @@ static void test_contradictions(void)
         { "uuid", "web", "uuid" },
         { "net", "bridge", "net" },
         { "net", "socket:relative", "net" },
+        { "net", "relay:gateway", "IDENTITY" },
+        { "net", "relay:unix=/run/relay/web", "IDENTITY" },
+        { "net", "relay:gateway/../web", "IDENTITY" },
         { "initrd", "/x", "kernel" },
         { "append", "quiet", "kernel" },
         { "machine", "pc-q35-10.0,usb=on", "names" },
@@ -288,6 +344,7 @@ int main(int argc, char **argv)
     g_test_add_func("/def/long-text", test_long_text);
     g_test_add_func("/def/empty-clears", test_empty_clears);
     g_test_add_func("/def/forwards", test_forwards);
+    g_test_add_func("/def/relays", test_relays);
     g_test_add_func("/def/contradictions", test_contradictions);
     g_test_add_func("/def/forward-needs-user", test_forward_needs_user);
     g_test_add_func("/def/names", test_names);

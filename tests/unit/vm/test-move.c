@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What two launchers say: offers and back, refusals, versions; and the images that are made. */
+#include "move/examine.h"
 #include "move/image.h"
 #include "move/talk.h"
 
@@ -33,6 +34,7 @@ static void test_offer(void)
     offer->disks[0] = (QsTalkDisk){ 512, 0 };
     offer->disks[1] = (QsTalkDisk){ QS_IMAGE_SIZE_MAX, 77 };
     offer->files[offer->n_files++] = (QsTalkFile){ "kernel", 5 };
+    offer->secret = true;
     message = qs_offer_pack(offer);
     got = qs_offer_unpack(message, &error);
     g_assert_no_error(error);
@@ -40,6 +42,7 @@ static void test_offer(void)
     g_assert_cmpuint(got->disks[1].size, ==, QS_IMAGE_SIZE_MAX);
     g_assert_cmpuint(got->disks[1].allocated, ==, 77);
     g_assert_cmpuint(got->files[0].size, ==, 5);
+    g_assert_true(got->secret);
     offer->disks[0].size = QS_IMAGE_SIZE_MAX + 1;
     g_clear_pointer(&message, json_object_unref);
     message = qs_offer_pack(offer);
@@ -84,6 +87,119 @@ static void test_hello(void)
     g_assert_error(error, QS_VM_ERROR, QS_VM_ERROR_REFUSED);
 }
 
+static void test_host(void)
+{
+    QsHost host = { .arch = "ppc64",
+                    .big_endian = true,
+                    .sandbox = true,
+                    .page_size = 65536,
+                    .processors = 8,
+                    .memory = 1024,
+                    .memory_free = 512,
+                    .space = 1 << 30,
+                    .clock_ms = G_GUINT64_CONSTANT(1800000000000) };
+    static const char *const names[] = { "arch", "page-size", "clock", "big-endian", "guests" };
+    QsHost got;
+
+    g_strlcpy(host.guests[0].version, "QEMU emulator version 10.0.13 (Quasar 10.0.13+40)", 128);
+    host.guests[3].firmware = true;
+    for (guint i = 0; i <= G_N_ELEMENTS(names); i++) {
+        g_autoptr(JsonObject) message = qs_host_pack(&host);
+
+        if (i < G_N_ELEMENTS(names)) {
+            json_object_remove_member(message, names[i]);
+            g_assert_false(qs_host_unpack(message, &got));
+            json_object_set_int_member(message, names[i], -1);
+            g_assert_false(qs_host_unpack(message, &got));
+            continue;
+        }
+        g_assert_true(qs_host_unpack(message, &got));
+        g_assert_cmpstr(got.arch, ==, "ppc64");
+        g_assert_true(got.big_endian && !got.clock_synced && got.sandbox);
+        g_assert_cmpuint(got.page_size, ==, 65536);
+        g_assert_cmpuint(got.clock_ms, ==, host.clock_ms);
+        g_assert_true(qs_host_guest_is_ours(&got.guests[0]));
+        g_assert_true(got.guests[3].firmware && !got.guests[2].firmware);
+        json_object_set_string_member(message, "arch", "a name longer than any architecture has");
+        g_assert_false(qs_host_unpack(message, &got));
+    }
+}
+
+typedef struct Examined {
+    QsLines *lines;
+    JsonObject *after;
+    bool done;
+} Examined;
+
+static gpointer be_examined(gpointer data)
+{
+    g_autoptr(QsStore) store = qs_store_new("/nonexistent");
+    Examined *e = data;
+    JsonObject *message = qs_talk_receive(e->lines, QS_TALK_ANSWER_MS, NULL, NULL);
+
+    e->done = message != NULL && qs_examined(store, e->lines, NULL, &message, NULL);
+    e->after = message;
+    return NULL;
+}
+
+/* Both ends of an examination; what comes behind it is left to who asked for that. */
+static void test_examine(void)
+{
+    static const char *const last[] = { "offer", "enough" };
+
+    for (guint i = 0; i < G_N_ELEMENTS(last); i++) {
+        g_autoptr(GError) error = NULL;
+        Examined e = { 0 };
+        QsLines *here;
+        GThread *thread;
+        QsHost host;
+        QsLink link;
+
+        make_pair(&here, &e.lines);
+        thread = g_thread_new("examined", be_examined, &e);
+        g_assert_true(qs_examine(here, NULL, &host, &link, &error));
+        g_assert_no_error(error);
+        g_assert_true(qs_talk_send(here, qs_talk_message(last[i]), NULL, NULL));
+        g_thread_join(thread);
+        g_assert_true(e.done);
+        g_assert_true((e.after != NULL) == (i == 0));
+        g_assert_cmpuint(host.page_size, ==, (guint64)sysconf(_SC_PAGESIZE));
+        g_assert_cmpuint(link.rate, >, 0);
+        g_assert_cmpint(ABS(link.ahead_ms), <, 60000);
+        g_clear_pointer(&e.after, json_object_unref);
+        qs_lines_free(here);
+        qs_lines_free(e.lines);
+    }
+}
+
+/* Whoever asks without end is not answered without end. */
+static void test_examine_for_ever(void)
+{
+    QsLines *here, *there;
+    GThread *thread;
+    Examined e = { 0 };
+    guint answers = 0;
+
+    make_pair(&here, &there);
+    e.lines = there;
+    thread = g_thread_new("examined", be_examined, &e);
+    while (answers < 5000) {
+        g_autoptr(JsonObject) answer = NULL;
+
+        if (!qs_talk_send(here, qs_talk_message("ping"), NULL, NULL) ||
+            (answer = qs_talk_receive(here, 500, NULL, NULL)) == NULL) {
+            break;
+        }
+        answers++;
+    }
+    g_thread_join(thread);
+    g_assert_false(e.done);
+    g_assert_cmpuint(answers, <, 5000);
+    g_clear_pointer(&e.after, json_object_unref);
+    qs_lines_free(here);
+    qs_lines_free(there);
+}
+
 static void test_images(void)
 {
     static const char *const formats[] = { "raw", "qcow2" };
@@ -116,6 +232,9 @@ int main(int argc, char **argv)
     g_test_add_func("/move/offer", test_offer);
     g_test_add_func("/move/refusal", test_refusal);
     g_test_add_func("/move/hello", test_hello);
+    g_test_add_func("/move/host", test_host);
+    g_test_add_func("/move/examine", test_examine);
+    g_test_add_func("/move/examine-for-ever", test_examine_for_ever);
     g_test_add_func("/move/images", test_images);
     return g_test_run();
 }
