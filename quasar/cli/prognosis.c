@@ -12,19 +12,20 @@
 /* Clocks that differ by more show in logs and certificates; a guest's own goes along. */
 #define CLOCK_MS 2000
 
-static void compare_versions(QsReport *report, const char *name, const char *theirs)
+static void compare_versions(QsFindings *findings, const char *name, const char *theirs)
 {
     if (g_str_equal(theirs, QS_VERSION)) {
-        qs_report_add(report, QS_LEVEL_OK, "version", NULL, "quasar-run %s here and on %s", theirs,
-                      name);
+        qs_findings_add(findings, QS_LEVEL_OK, "version", NULL, "quasar-run %s here and on %s",
+                        theirs, name);
     } else {
-        qs_report_add(report, QS_LEVEL_WARN, "version", "install the same release on both hosts",
-                      "quasar-run %s here, %s on %s", QS_VERSION, theirs, name);
+        qs_findings_add(findings, QS_LEVEL_WARN, "version",
+                        "install the same release on both hosts", "quasar-run %s here, %s on %s",
+                        QS_VERSION, theirs, name);
     }
 }
 
 /* A guest that runs here needs its QEMU there. */
-static void compare_guests(QsReport *report, const char *name, const QsHost *here,
+static void compare_guests(QsFindings *findings, const char *name, const QsHost *here,
                            const QsHost *there)
 {
     const QsArch *arch;
@@ -37,51 +38,54 @@ static void compare_guests(QsReport *report, const char *name, const QsHost *her
             continue;
         }
         if (*ours == '\0' || *theirs == '\0') {
-            qs_report_add(report, QS_LEVEL_WARN, about, "install Quasar's QEMU for it there too",
-                          "there is no QEMU for it %s%s", *ours == '\0' ? "here" : "on ",
-                          *ours == '\0' ? "" : name);
+            qs_findings_add(findings, QS_LEVEL_WARN, about,
+                            "install Quasar's QEMU for it there too",
+                            "there is no QEMU for it %s%s", *ours == '\0' ? "here" : "on ",
+                            *ours == '\0' ? "" : name);
         } else if (!qs_host_guest_is_ours(&there->guests[i])) {
-            qs_report_add(report, QS_LEVEL_FAIL, about, "put Quasar's QEMU first on PATH there",
-                          "on %s it is %s", name, theirs);
+            qs_findings_add(findings, QS_LEVEL_FAIL, about, "put Quasar's QEMU first on PATH there",
+                            "on %s it is %s", name, theirs);
         } else if (!g_str_equal(ours, theirs)) {
-            qs_report_add(report, QS_LEVEL_WARN, about, "install the same release on both hosts",
-                          "%s here, %s on %s", ours, theirs, name);
+            qs_findings_add(findings, QS_LEVEL_WARN, about,
+                            "install the same release on both hosts", "%s here, %s on %s", ours,
+                            theirs, name);
         } else {
-            qs_report_add(report, QS_LEVEL_OK, about, NULL, "%s on both", ours);
+            qs_findings_add(findings, QS_LEVEL_OK, about, NULL, "%s on both", ours);
         }
     }
 }
 
-static void compare_kinds(QsReport *report, const QsHost *here, const QsHost *there)
+static void compare_kinds(QsFindings *findings, const QsHost *here, const QsHost *there)
 {
     bool other_order = here->big_endian != there->big_endian;
     bool other_pages = here->page_size != there->page_size;
 
-    qs_report_host(report, "other host", there);
+    qs_findings_host(findings, "other host", there);
     if (other_order || other_pages || !g_str_equal(here->arch, there->arch)) {
-        qs_report_add(
-            report, QS_LEVEL_OK, "difference", NULL, "another %s%s%s: a guest does not notice",
+        qs_findings_add(
+            findings, QS_LEVEL_OK, "difference", NULL, "another %s%s%s: a guest does not notice",
             !g_str_equal(here->arch, there->arch) ? "architecture" : "host",
             other_order ? ", another byte order" : "", other_pages ? ", another page size" : "");
     }
 }
 
-static void tell_link(QsReport *report, const QsLink *link)
+static void tell_link(QsFindings *findings, const QsLink *link)
 {
     guint64 off = (guint64)ABS(link->ahead_ms);
 
-    qs_report_add(report, QS_LEVEL_OK, "link", NULL,
-                  "a round trip of %.1f ms, %.1f MB/s to it on the way of the launchers",
-                  (double)link->round_trip_us / 1000, (double)link->rate / 1e6);
-    qs_report_figure(report, "round-trip-us", link->round_trip_us);
-    qs_report_figure(report, "bytes-per-second", link->rate);
-    qs_report_figure(report, "clock-difference-ms", off);
+    qs_findings_add(findings, QS_LEVEL_OK, "link", NULL,
+                    "a round trip of %.1f ms, %.1f MB/s to it on the way of the launchers",
+                    (double)link->round_trip_us / 1000, (double)link->rate / 1e6);
+    qs_findings_figure(findings, "round-trip-us", link->round_trip_us);
+    qs_findings_figure(findings, "bytes-per-second", link->rate);
+    qs_findings_figure(findings, "clock-difference-ms", off);
     if (off > CLOCK_MS + link->round_trip_us / 1000) {
-        qs_report_add(report, QS_LEVEL_WARN, "clock", "have both set by NTP",
-                      "that of the other host is %.1f s %s", (double)off / 1000,
-                      link->ahead_ms > 0 ? "ahead" : "behind");
+        qs_findings_add(findings, QS_LEVEL_WARN, "clock", "have both set by NTP",
+                        "that of the other host is %.1f s %s", (double)off / 1000,
+                        link->ahead_ms > 0 ? "ahead" : "behind");
     } else {
-        qs_report_add(report, QS_LEVEL_OK, "clock", NULL, "%" G_GUINT64_FORMAT " ms apart", off);
+        qs_findings_add(findings, QS_LEVEL_OK, "clock", NULL, "%" G_GUINT64_FORMAT " ms apart",
+                        off);
     }
 }
 
@@ -113,7 +117,7 @@ static char *duration(guint64 seconds)
                : g_strdup_printf("%" G_GUINT64_FORMAT " hours", (seconds + 3599) / 3600);
 }
 
-static void tell_duration(QsReport *report, QsVm *vm, const QsOffer *offer, const QsLink *link)
+static void tell_duration(QsFindings *findings, QsVm *vm, const QsOffer *offer, const QsLink *link)
 {
     guint64 memory = memory_of(vm, offer->def), disks = 0, files = 0, seconds;
     g_autofree char *words = NULL;
@@ -126,14 +130,14 @@ static void tell_duration(QsReport *report, QsVm *vm, const QsOffer *offer, cons
     }
     seconds = (memory + disks + files) / MAX(link->rate, 1);
     words = duration(seconds);
-    qs_report_add(report, QS_LEVEL_OK, "duration", NULL,
-                  "about %s at that rate, for %" G_GUINT64_FORMAT
-                  " MiB of memory and %" G_GUINT64_FORMAT
-                  " MiB of disks and files; longer when the guest writes much meanwhile",
-                  words, memory >> 20, (disks + files) >> 20);
-    qs_report_figure(report, "memory-bytes", memory);
-    qs_report_figure(report, "disk-bytes", disks + files);
-    qs_report_figure(report, "seconds", seconds);
+    qs_findings_add(findings, QS_LEVEL_OK, "duration", NULL,
+                    "about %s at that rate, for %" G_GUINT64_FORMAT
+                    " MiB of memory and %" G_GUINT64_FORMAT
+                    " MiB of disks and files; longer when the guest writes much meanwhile",
+                    words, memory >> 20, (disks + files) >> 20);
+    qs_findings_figure(findings, "memory-bytes", memory);
+    qs_findings_figure(findings, "disk-bytes", disks + files);
+    qs_findings_figure(findings, "seconds", seconds);
 }
 
 static QsOffer *make_offer(QsVm *vm, GError **error)
@@ -157,7 +161,7 @@ static QsOffer *make_offer(QsVm *vm, GError **error)
 }
 
 /* As migrate --dry-run would, of a VM that need not run. */
-static bool try_offer(QsCli *cli, QsReport *report, const char *name, QsLines *lines, QsVm *vm,
+static bool try_offer(QsCli *cli, QsFindings *findings, const char *name, QsLines *lines, QsVm *vm,
                       const QsLink *link, GError **error)
 {
     g_autoptr(QsOffer) offer = make_offer(vm, error);
@@ -173,22 +177,22 @@ static bool try_offer(QsCli *cli, QsReport *report, const char *name, QsLines *l
         return false;
     }
     if (answer == NULL) {
-        qs_report_error(report, QS_LEVEL_FAIL, "move", own);
+        qs_findings_error(findings, QS_LEVEL_FAIL, "move", own);
         return true;
     }
-    qs_report_add(report, QS_LEVEL_OK, "move", NULL, "%s can move to %s", qs_vm_name(vm), name);
+    qs_findings_add(findings, QS_LEVEL_OK, "move", NULL, "%s can move to %s", qs_vm_name(vm), name);
     if (!qs_vm_is_alive(vm)) {
         g_autofree char *hint = g_strdup_printf("quasar-run start %s", qs_vm_name(vm));
 
-        qs_report_add(report, QS_LEVEL_WARN, "state", hint, "%s is stopped; what runs can move",
-                      qs_vm_name(vm));
+        qs_findings_add(findings, QS_LEVEL_WARN, "state", hint, "%s is stopped; what runs can move",
+                        qs_vm_name(vm));
     }
-    tell_duration(report, vm, offer, link);
+    tell_duration(findings, vm, offer, link);
     return true;
 }
 
-static bool talk(QsCli *cli, QsReport *report, const QsHost *here, const char *name, QsLines *lines,
-                 QsVm *vm, GError **error)
+static bool talk(QsCli *cli, QsFindings *findings, const QsHost *here, const char *name,
+                 QsLines *lines, QsVm *vm, GError **error)
 {
     g_autofree char *theirs = NULL;
     QsHost there;
@@ -199,18 +203,18 @@ static bool talk(QsCli *cli, QsReport *report, const QsHost *here, const char *n
         !qs_examine(lines, cli->cancellable, &there, &link, error)) {
         return false;
     }
-    compare_versions(report, name, theirs);
-    compare_kinds(report, here, &there);
-    compare_guests(report, name, here, &there);
-    tell_link(report, &link);
+    compare_versions(findings, name, theirs);
+    compare_kinds(findings, here, &there);
+    compare_guests(findings, name, here, &there);
+    tell_link(findings, &link);
     if (vm == NULL) {
         qs_examine_end(lines);
         return true;
     }
-    return try_offer(cli, report, name, lines, vm, &link, error);
+    return try_offer(cli, findings, name, lines, vm, &link, error);
 }
 
-bool qs_prognosis(QsCli *cli, QsReport *report, const QsHost *here, const char *name,
+bool qs_prognosis(QsCli *cli, QsFindings *findings, const QsHost *here, const char *name,
                   const char *rsh, QsVm *vm, GError **error)
 {
     QsRemote *remote = qs_remote_open(rsh, name, NULL, error);
@@ -220,7 +224,7 @@ bool qs_prognosis(QsCli *cli, QsReport *report, const QsHost *here, const char *
     if (remote == NULL) {
         return false;
     }
-    done = talk(cli, report, here, name, qs_remote_lines(remote), vm, &own);
+    done = talk(cli, findings, here, name, qs_remote_lines(remote), vm, &own);
     qs_remote_close(remote);
     if (done) {
         return true;

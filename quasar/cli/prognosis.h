@@ -3,17 +3,18 @@
 #ifndef QS_CLI_PROGNOSIS_H
 #define QS_CLI_PROGNOSIS_H
 
-#include "cli/report.h"
+#include "cli/findings.h"
 #include "vm/host.h"
 
 /* What it is and has, on one line. */
-void qs_report_host(QsReport *report, const char *about, const QsHost *host);
+void qs_findings_host(QsFindings *findings, const char *about, const QsHost *host);
 
 /*
  * Compares @here with @name, which @rsh reaches, and says whether @vm (NULL: none) could move and
- * how long that would take. False: it cannot be asked; what is wrong with it goes into the report.
+ * how long that would take. False: it cannot be asked; what is wrong with it goes into the
+ * findings.
  */
-bool qs_prognosis(QsCli *cli, QsReport *report, const QsHost *here, const char *name,
+bool qs_prognosis(QsCli *cli, QsFindings *findings, const QsHost *here, const char *name,
                   const char *rsh, QsVm *vm, GError **error);
 
 #endif

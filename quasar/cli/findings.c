@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "cli/report.h"
+#include "cli/findings.h"
 
 #include "cli/out.h"
 
@@ -13,7 +13,7 @@ typedef struct Figure {
     guint64 value;
 } Figure;
 
-struct QsReport {
+struct QsFindings {
     GPtrArray *rows;
     GPtrArray *figures;
 };
@@ -38,26 +38,26 @@ static void figure_free(gpointer data)
     g_free(figure);
 }
 
-QsReport *qs_report_new(void)
+QsFindings *qs_findings_new(void)
 {
-    QsReport *report = g_new0(QsReport, 1);
+    QsFindings *findings = g_new0(QsFindings, 1);
 
-    report->rows = g_ptr_array_new_with_free_func(row_free);
-    report->figures = g_ptr_array_new_with_free_func(figure_free);
-    return report;
+    findings->rows = g_ptr_array_new_with_free_func(row_free);
+    findings->figures = g_ptr_array_new_with_free_func(figure_free);
+    return findings;
 }
 
-void qs_report_free(QsReport *report)
+void qs_findings_free(QsFindings *findings)
 {
-    if (report != NULL) {
-        g_ptr_array_unref(report->rows);
-        g_ptr_array_unref(report->figures);
-        g_free(report);
+    if (findings != NULL) {
+        g_ptr_array_unref(findings->rows);
+        g_ptr_array_unref(findings->figures);
+        g_free(findings);
     }
 }
 
-void qs_report_add(QsReport *report, QsLevel level, const char *about, const char *hint,
-                   const char *format, ...)
+void qs_findings_add(QsFindings *findings, QsLevel level, const char *about, const char *hint,
+                     const char *format, ...)
 {
     g_autofree char *words = NULL;
     Row *row = g_new0(Row, 1);
@@ -67,38 +67,38 @@ void qs_report_add(QsReport *report, QsLevel level, const char *about, const cha
     words = g_strdup_vprintf(format, list);
     va_end(list);
     *row = (Row){ level, g_strdup(about), qs_fail_line(words), g_strdup(hint) };
-    g_ptr_array_add(report->rows, row);
+    g_ptr_array_add(findings->rows, row);
 }
 
-void qs_report_error(QsReport *report, QsLevel level, const char *about, const GError *why)
+void qs_findings_error(QsFindings *findings, QsLevel level, const char *about, const GError *why)
 {
     g_autofree char *line = qs_fail_line(why->message);
     g_autofree char *what = NULL;
     g_autofree char *hint = NULL;
 
     qs_fail_split(line, &what, &hint);
-    qs_report_add(report, level, about, hint, "%s", what);
+    qs_findings_add(findings, level, about, hint, "%s", what);
 }
 
-void qs_report_figure(QsReport *report, const char *name, guint64 value)
+void qs_findings_figure(QsFindings *findings, const char *name, guint64 value)
 {
     Figure *figure = g_new(Figure, 1);
 
     *figure = (Figure){ g_strdup(name), value };
-    g_ptr_array_add(report->figures, figure);
+    g_ptr_array_add(findings->figures, figure);
 }
 
-guint qs_report_count(const QsReport *report, QsLevel level)
+guint qs_findings_count(const QsFindings *findings, QsLevel level)
 {
     guint count = 0;
 
-    for (guint i = 0; i < report->rows->len; i++) {
-        count += ((const Row *)report->rows->pdata[i])->level == level;
+    for (guint i = 0; i < findings->rows->len; i++) {
+        count += ((const Row *)findings->rows->pdata[i])->level == level;
     }
     return count;
 }
 
-static void print_json(const QsReport *report)
+static void print_json(const QsFindings *findings)
 {
     g_autoptr(JsonBuilder) b = json_builder_new();
 
@@ -106,8 +106,8 @@ static void print_json(const QsReport *report)
     qs_out_member_int(b, "schema", 1);
     json_builder_set_member_name(b, "checks");
     json_builder_begin_array(b);
-    for (guint i = 0; i < report->rows->len; i++) {
-        const Row *row = report->rows->pdata[i];
+    for (guint i = 0; i < findings->rows->len; i++) {
+        const Row *row = findings->rows->pdata[i];
 
         json_builder_begin_object(b);
         qs_out_member(b, "level", levels[row->level]);
@@ -121,8 +121,8 @@ static void print_json(const QsReport *report)
     json_builder_end_array(b);
     json_builder_set_member_name(b, "figures");
     json_builder_begin_object(b);
-    for (guint i = 0; i < report->figures->len; i++) {
-        const Figure *figure = report->figures->pdata[i];
+    for (guint i = 0; i < findings->figures->len; i++) {
+        const Figure *figure = findings->figures->pdata[i];
 
         qs_out_member_int(b, figure->name, (gint64)figure->value);
     }
@@ -140,17 +140,17 @@ static char *paint(QsLevel level)
                                : g_strdup(levels[level]);
 }
 
-void qs_report_print(const QsReport *report, QsFormat format)
+void qs_findings_print(const QsFindings *findings, QsFormat format)
 {
     QsTable *table;
 
     if (format == QS_FORMAT_JSON) {
-        print_json(report);
+        print_json(findings);
         return;
     }
     table = qs_table_new(3);
-    for (guint i = 0; i < report->rows->len; i++) {
-        const Row *row = report->rows->pdata[i];
+    for (guint i = 0; i < findings->rows->len; i++) {
+        const Row *row = findings->rows->pdata[i];
         g_autofree char *level = paint(row->level);
         g_autofree char *words = g_strconcat(row->words, row->hint == NULL ? "" : QS_FAIL_HINT,
                                              row->hint == NULL ? "" : row->hint, NULL);
