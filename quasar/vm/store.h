@@ -20,6 +20,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsStore, qs_store_free)
 const char *qs_store_definitions(const QsStore *store);
 /* The launcher's own settings. */
 const char *qs_store_settings(const QsStore *store);
+/* Records of what took long, or does. */
+const char *qs_store_jobs(const QsStore *store);
 char *qs_store_definition(const QsStore *store, const char *name);
 char *qs_store_run_folder(const QsStore *store, const char *name);
 /* Where images are put that nobody named a place for. */
