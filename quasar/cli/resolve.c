@@ -136,17 +136,18 @@ static bool consent(const Resolve *r, GError **error)
 {
     g_autofree char *says = NULL;
     QsPeerSays peer = ask_peer(r, &says);
+    bool holds = qs_peer_holds(peer), lacks = peer == QS_PEER_LACKS;
 
     qs_cli_say(r->cli, "%s", says);
-    if (peer == (r->run ? QS_PEER_HOLDS : QS_PEER_LACKS)) {
+    if (r->run ? holds : lacks) {
         return qs_fail(error, QS_VM_ERROR_REFUSED,
                        r->run ? "on the other side" : "here, and nowhere else",
                        r->run ? "quasar-run resolve NAME discard" : "quasar-run resolve NAME run",
                        "%s, so \"%s\" must %s", says, qs_vm_name(r->vm),
                        r->run ? "not run here" : "not be given up here");
     }
-    return peer == (r->run ? QS_PEER_LACKS : QS_PEER_HOLDS) || (r->run && peer == QS_PEER_COMING) ||
-           insist(r, says, error);
+    /* Who has not voted never runs it. */
+    return (r->run ? lacks || peer == QS_PEER_COMING : holds) || insist(r, says, error);
 }
 
 static bool run_here(Resolve *r, GError **error)

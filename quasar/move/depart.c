@@ -366,7 +366,7 @@ static QsPeerSays ask_peer(const Departure *d, char **ret_words)
     const QsPeer peer = { d->depart->rsh, d->depart->host, NULL };
     QsPeerSays says = qs_peer_ask(&peer, d->offer->name, d->offer->def->uuid, ret_words);
 
-    if (says == QS_PEER_COMING || says == QS_PEER_UNKNOWN) {
+    if (says == QS_PEER_COMING || says == QS_PEER_ARRIVED || says == QS_PEER_UNKNOWN) {
         g_free(*ret_words);
         qs_peer_resume(&peer, d->offer->name);
         says = qs_peer_ask(&peer, d->offer->name, d->offer->def->uuid, ret_words);
@@ -382,7 +382,7 @@ static bool is_kept(Departure *d, char **ret_words)
     g_autofree char *hint = NULL;
 
     if (d->lines == NULL) {
-        return ask_peer(d, ret_words) == QS_PEER_HOLDS;
+        return qs_peer_holds(ask_peer(d, ret_words));
     }
     answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, &own);
     if (answer != NULL && g_str_equal(qs_talk_says(answer), "arrived")) {
@@ -442,7 +442,7 @@ static bool die(Departure *d, GError **error)
     QsPeerSays says = ask_about_the_dead(d);
     g_autoptr(GError) own = NULL;
 
-    if (says == QS_PEER_HOLDS) {
+    if (qs_peer_holds(says)) {
         qs_vm_sweep(depart->vm);
         return !d->resumed || !depart->remove || remove_all(d, error);
     }

@@ -92,7 +92,7 @@ static QsPeerSays read_move(JsonObject *shown)
     JsonObject *move = qs_json_get_object(shown, "move", NULL);
     const char *where = move == NULL ? NULL : qs_json_get_string(move, "where", NULL);
 
-    return g_strcmp0(where, "here") == 0        ? QS_PEER_HOLDS
+    return g_strcmp0(where, "here") == 0        ? QS_PEER_ARRIVED
            : g_strcmp0(where, "undecided") == 0 ? QS_PEER_UNDECIDED
            : g_strcmp0(where, "peer") == 0      ? QS_PEER_COMING
            : move == NULL                       ? QS_PEER_UNREACHED
@@ -148,6 +148,11 @@ static QsPeerSays read_jobs(const GString *answer, const char *uuid)
     return says;
 }
 
+bool qs_peer_holds(QsPeerSays says)
+{
+    return says == QS_PEER_HOLDS || says == QS_PEER_ARRIVED;
+}
+
 static const char *words_of(QsPeerSays says)
 {
     switch (says) {
@@ -155,6 +160,7 @@ static const char *words_of(QsPeerSays says)
     case QS_PEER_UNDECIDED: return "has it whole, and does not know either";
     case QS_PEER_COMING: return "does not have it yet";
     case QS_PEER_LACKS: return "says that it did not arrive";
+    case QS_PEER_ARRIVED:
     case QS_PEER_HOLDS: return "says that it has it";
     default: return "does not answer";
     }

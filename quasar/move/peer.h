@@ -18,6 +18,7 @@ typedef enum QsPeerSays {
     QS_PEER_UNDECIDED, /* loaded whole, or told to run: as here */
     QS_PEER_COMING,    /* on its way there, and not there yet */
     QS_PEER_LACKS,     /* it came, did not stay, and nothing of it is left */
+    QS_PEER_ARRIVED,   /* its QEMU has it, and no launcher wrote that down yet */
     QS_PEER_HOLDS,     /* the VM is its own, running or not */
 } QsPeerSays;
 
@@ -26,6 +27,7 @@ typedef struct QsPeer {
     GCancellable *cancellable;
 } QsPeer;
 
+bool qs_peer_holds(QsPeerSays says);
 /* @ret_words: what it says, for a person. */
 QsPeerSays qs_peer_ask(const QsPeer *peer, const char *name, const char *uuid, char **ret_words);
 /* What a launcher left there is finished or undone there. */
