@@ -47,7 +47,11 @@ static void hear(int word, int errors, char id[ID_MAX])
         }
     }
     id[size] = '\0';
-    while (pass_errors(errors)) {
+}
+
+static void pass_all_errors(int fd)
+{
+    while (pass_errors(fd)) {
     }
 }
 
@@ -60,6 +64,7 @@ static void wait_for(QsCli *cli, int word, int errors, pid_t child)
 
     hear(word, errors, id);
     if (*id != '\0') {
+        pass_all_errors(errors);
         qs_cli_say(cli, "it goes on without this terminal; quasar-run watch '%s' follows it", id);
         g_print("%s\n", id);
         fflush(stdout);
@@ -67,6 +72,8 @@ static void wait_for(QsCli *cli, int word, int errors, pid_t child)
     }
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
+    /* Its last words come after it has let the other pipe go. */
+    pass_all_errors(errors);
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : QS_VM_ERROR_UNCERTAIN);
 }
 

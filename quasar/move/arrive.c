@@ -34,6 +34,8 @@
 #define QUIET_US (G_GINT64_CONSTANT(10) * G_USEC_PER_SEC)
 /* What was let in before the key went has said its first word by then. */
 #define CLOSED_US (G_GINT64_CONSTANT(5) * G_USEC_PER_SEC)
+/* Every move is undecided for a moment, and that of a slow link for longer. */
+#define DOUBT_US (G_GINT64_CONSTANT(10) * G_USEC_PER_SEC)
 /* For the source to find out that its session has ended, and to say so. */
 #define ALONE_US (G_GINT64_CONSTANT(150) * G_USEC_PER_SEC)
 /* What QEMU takes besides the guest's memory. */
@@ -526,7 +528,7 @@ static bool is_silent(const Arrival *a)
 static bool watch(Arrival *a, GError **error)
 {
     g_autoptr(QsQmp) qmp = NULL;
-    gint64 began = g_get_monotonic_time(), quiet = began;
+    gint64 began = g_get_monotonic_time(), quiet = began, sure = began;
     QsMoveInfo info = { .where = QS_WHERE_NONE };
 
     a->heard = a->lines != NULL;
@@ -542,7 +544,10 @@ static bool watch(Arrival *a, GError **error)
         if (known && info.where == QS_WHERE_HERE) {
             return keep(a, qmp, error);
         }
-        if (known && info.where == QS_WHERE_UNDECIDED && !a->abandoned && is_silent(a)) {
+        if (known && info.where != QS_WHERE_UNDECIDED) {
+            sure = g_get_monotonic_time();
+        } else if (known && !a->abandoned && is_silent(a) &&
+                   g_get_monotonic_time() - sure > DOUBT_US) {
             return keep_undecided(a, error);
         }
         if (a->abandoned || (known && is_over(a, &info, began, &quiet))) {

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PROGRAM, Launcher
-from test_job_states import jobs, kill, wait_phase
+from test_job_states import jobs, kill, kill_launcher, wait_phase
 from test_migrate import (ANY_PAUSE, ask, begin_slowly, kill_qemu, pair, rsh,  # noqa: F401
                           script, stays, there)
 from test_save import disk, image, last_pass  # noqa: F401
@@ -121,7 +121,7 @@ def test_both_killed(pair: Pair, rsh: Path) -> None:       # noqa: F811
     """Who resumes here finishes there as well."""
     here, there = pair
     mover = begin_slowly(here, rsh)
-    os.kill(jobs(there)[-1]["pid"], signal.SIGKILL)
+    kill_launcher(there)
     kill(mover)
     hurry(here)
     done = here.run("resume", "box", "--rsh", rsh)
@@ -133,7 +133,7 @@ def test_both_killed(pair: Pair, rsh: Path) -> None:       # noqa: F811
 def test_receiver_killed_and_resumed(pair: Pair, rsh: Path) -> None:       # noqa: F811
     here, there = pair
     mover = begin_slowly(here, rsh)
-    os.kill(jobs(there)[-1]["pid"], signal.SIGKILL)
+    kill_launcher(there)
     second = there.start("resume", "box")
     hurry(here)
     assert second.wait(60) == 0, second.stderr.read()
@@ -149,7 +149,7 @@ def test_killed_and_its_qemu_too(pair: Pair, rsh: Path, receiver: str) -> None: 
     ask(here, "box", "quasar-set", **{"resume-timeout": 2})
     mover = begin_slowly(here, rsh)
     if receiver == "killed":
-        os.kill(jobs(there)[-1]["pid"], signal.SIGKILL)
+        kill_launcher(there)
     kill(mover)
     kill_qemu(here, "box")
     if receiver == "lives":
