@@ -170,6 +170,10 @@ static QsJob *begin_job(QsCli *cli, QsVm *vm, const QsDepart *depart, GError **e
     QsJob *job = qs_job_begin(cli->store, "migrate", qs_vm_name(vm), qs_vm_def(vm)->uuid,
                               depart->host, error);
 
+    if (job == NULL) {
+        return NULL;
+    }
+    qs_job_settle(job);
     qs_job_note(job, "rsh", depart->rsh);
     qs_job_note(job, "remove", depart->remove ? "yes" : NULL);
     return job;

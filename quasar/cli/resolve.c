@@ -140,9 +140,11 @@ static bool consent(const Resolve *r, GError **error)
 
     qs_cli_say(r->cli, "%s", says);
     if (r->run ? holds : lacks) {
+        g_autofree char *hint = g_strdup_printf("quasar-run resolve %s %s", qs_vm_name(r->vm),
+                                                r->run ? "discard" : "run");
+
         return qs_fail(error, QS_VM_ERROR_REFUSED,
-                       r->run ? "on the other side" : "here, and nowhere else",
-                       r->run ? "quasar-run resolve NAME discard" : "quasar-run resolve NAME run",
+                       r->run ? "on the other side" : "here, and nowhere else", hint,
                        "%s, so \"%s\" must %s", says, qs_vm_name(r->vm),
                        r->run ? "not run here" : "not be given up here");
     }

@@ -297,10 +297,10 @@ static gint compare_numbers(gconstpointer a, gconstpointer b)
 }
 
 /* In order. A folder that somebody filled is read no further than is sensible. */
-static GArray *list_numbers(const QsStore *store)
+static GArray *list_numbers(const char *folder)
 {
     GArray *numbers = g_array_new(FALSE, FALSE, sizeof(guint));
-    g_autoptr(GDir) dir = g_dir_open(qs_store_jobs(store), 0, NULL);
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
     const char *file;
 
     while (dir != NULL && numbers->len < 10 * QS_JOBS_MAX &&
@@ -315,31 +315,38 @@ static GArray *list_numbers(const QsStore *store)
     return numbers;
 }
 
-static char *path_of(const QsStore *store, guint number)
+static char *path_of(const char *folder, guint number)
 {
     g_autofree char *file = g_strdup_printf("%u" SUFFIX, number);
 
-    return g_build_filename(qs_store_jobs(store), file, NULL);
+    return g_build_filename(folder, file, NULL);
 }
 
-GPtrArray *qs_job_list(const QsStore *store, GPtrArray **ret_problems)
+static GPtrArray *list_jobs(const char *folder, GPtrArray *problems)
 {
     GPtrArray *jobs = g_ptr_array_new_with_free_func((GDestroyNotify)qs_job_free);
-    g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GArray) numbers = list_numbers(store);
+    g_autoptr(GArray) numbers = list_numbers(folder);
 
     for (guint i = 0; i < numbers->len; i++) {
         guint number = g_array_index(numbers, guint, i);
-        g_autofree char *path = path_of(store, number);
+        g_autofree char *path = path_of(folder, number);
         g_autoptr(GError) own = NULL;
         QsJob *job = qs_job_load(path, number, &own);
 
         if (job != NULL) {
             g_ptr_array_add(jobs, job);
-        } else if (g_file_test(path, G_FILE_TEST_EXISTS)) {
+        } else if (problems != NULL && g_file_test(path, G_FILE_TEST_EXISTS)) {
             g_ptr_array_add(problems, g_strdup(own->message));
         }
     }
+    return jobs;
+}
+
+GPtrArray *qs_job_list(const QsStore *store, GPtrArray **ret_problems)
+{
+    g_autoptr(GPtrArray) problems = g_ptr_array_new_with_free_func(g_free);
+    GPtrArray *jobs = list_jobs(qs_store_jobs(store), problems);
+
     if (ret_problems != NULL) {
         *ret_problems = g_steal_pointer(&problems);
     }
@@ -348,14 +355,22 @@ GPtrArray *qs_job_list(const QsStore *store, GPtrArray **ret_problems)
 
 static QsJob *find_latest(const QsStore *store, const char *vm, GError **error)
 {
-    g_autoptr(GPtrArray) jobs = qs_job_list(store, NULL);
+    g_autoptr(GPtrArray) jobs = list_jobs(qs_store_jobs(store), NULL);
+    guint found = 0; /* from 1 */
 
     for (guint i = jobs->len; i > 0; i--) {
         QsJob *job = jobs->pdata[i - 1];
 
-        if (g_str_equal(job->vm, vm)) {
+        if (!g_str_equal(job->vm, vm)) {
+            continue;
+        }
+        if (job->ended == 0) {
             return g_ptr_array_steal_index(jobs, i - 1);
         }
+        found = MAX(found, i);
+    }
+    if (found > 0) {
+        return g_ptr_array_steal_index(jobs, found - 1);
     }
     qs_fail(error, QS_VM_ERROR_FAILED, NULL, "quasar-run jobs --all lists what there is",
             "there is no job of \"%s\"", vm);
@@ -377,7 +392,7 @@ QsJob *qs_job_find(const QsStore *store, const char *text, GError **error)
                 "this is no job: NAME#NUMBER is");
         return NULL;
     }
-    path = path_of(store, (guint)number);
+    path = path_of(qs_store_jobs(store), (guint)number);
     if (g_file_test(path, G_FILE_TEST_EXISTS)) {
         job = qs_job_load(path, (guint)number, error);
         if (job == NULL) {
@@ -476,8 +491,8 @@ static void prune(GPtrArray *jobs)
     }
 }
 
-/* What an earlier launcher left of this VM was settled, or nobody could begin anew. */
-static void end_earlier(GPtrArray *jobs, const char *vm)
+/* What an earlier launcher left of this VM is settled. */
+static void end_earlier(GPtrArray *jobs, const char *vm, guint before)
 {
     g_autoptr(GError) why = NULL;
 
@@ -486,25 +501,26 @@ static void end_earlier(GPtrArray *jobs, const char *vm)
     for (guint i = 0; i < jobs->len; i++) {
         QsJob *job = jobs->pdata[i];
 
-        if (g_str_equal(job->vm, vm) && qs_job_state(job) == QS_JOB_INTERRUPTED) {
+        if (job->number < before && g_str_equal(job->vm, vm) &&
+            qs_job_state(job) == QS_JOB_INTERRUPTED) {
             qs_job_end(job, why, NULL);
         }
     }
 }
 
 /* Under the next free number, whole from the first moment on. */
-static bool enlist(QsJob *job, const QsStore *store, GError **error)
+static bool enlist(QsJob *job, const char *folder, GError **error)
 {
-    g_autoptr(GArray) numbers = list_numbers(store);
+    g_autoptr(GArray) numbers = list_numbers(folder);
     guint number = numbers->len == 0 ? 1 : g_array_index(numbers, guint, numbers->len - 1) + 1;
-    g_autofree char *fresh = g_strdup_printf("%s/new-%d", qs_store_jobs(store), (int)getpid());
+    g_autofree char *fresh = g_strdup_printf("%s/new-%d", folder, (int)getpid());
     g_autoptr(GKeyFile) file = pack(job);
 
     if (!g_key_file_save_to_file(file, fresh, error)) {
         return false;
     }
     for (guint i = 0; i < ATTEMPTS; i++, number++) {
-        g_autofree char *path = path_of(store, number);
+        g_autofree char *path = path_of(folder, number);
 
         if (link(fresh, path) == 0) {
             g_unlink(fresh);
@@ -518,7 +534,7 @@ static bool enlist(QsJob *job, const QsStore *store, GError **error)
             break;
         }
     }
-    qs_fail_errno(error, errno, "cannot record a job in %s", qs_store_jobs(store));
+    qs_fail_errno(error, errno, "cannot record a job in %s", folder);
     g_unlink(fresh);
     return false;
 }
@@ -526,7 +542,8 @@ static bool enlist(QsJob *job, const QsStore *store, GError **error)
 QsJob *qs_job_begin(const QsStore *store, const char *verb, const char *vm, const char *uuid,
                     const char *peer, GError **error)
 {
-    g_autoptr(GPtrArray) jobs = qs_job_list(store, NULL);
+    const char *folder = qs_store_jobs(store);
+    g_autoptr(GPtrArray) jobs = list_jobs(folder, NULL);
     g_autoptr(QsJob) job = new_job(0, "");
     g_autoptr(GError) own = NULL;
 
@@ -535,16 +552,23 @@ QsJob *qs_job_begin(const QsStore *store, const char *verb, const char *vm, cons
     job->uuid = g_strdup(uuid);
     job->peer = g_strdup(peer);
     job->began = g_get_real_time();
-    end_earlier(jobs, vm);
     prune(jobs);
-    if (g_mkdir_with_parents(qs_store_jobs(store), 0700) < 0) {
-        qs_fail_errno(&own, errno, "cannot create %s", qs_store_jobs(store));
-    } else if (qs_process_read(getpid(), &job->launcher, &own) && enlist(job, store, &own)) {
+    if (g_mkdir_with_parents(folder, 0700) < 0) {
+        qs_fail_errno(&own, errno, "cannot create %s", folder);
+    } else if (qs_process_read(getpid(), &job->launcher, &own) && enlist(job, folder, &own)) {
         job->samples = qs_samples_new(job);
         return g_steal_pointer(&job);
     }
     qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "%s", own->message);
     return NULL;
+}
+
+void qs_job_settle(const QsJob *job)
+{
+    g_autofree char *folder = g_path_get_dirname(job->path);
+    g_autoptr(GPtrArray) jobs = list_jobs(folder, NULL);
+
+    end_earlier(jobs, job->vm, job->number);
 }
 
 bool qs_job_take(QsJob *job, GError **error)
@@ -613,4 +637,7 @@ void qs_job_end(QsJob *job, const GError *why, const char *text)
     g_free(job->words);
     job->words = g_steal_pointer(&line);
     save(job);
+    if (job->code == 0) {
+        qs_job_settle(job);
+    }
 }

@@ -55,12 +55,14 @@ typedef struct QsJob {
 void qs_job_free(QsJob *job);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsJob, qs_job_free)
 
-/*
- * Needs the VM's lock, after what an earlier launcher left was settled: unfinished jobs of this VM
- * are over with that. @uuid and @peer may be NULL.
- */
+/* Needs the VM's lock. @uuid and @peer may be NULL. */
 QsJob *qs_job_begin(const QsStore *store, const char *verb, const char *vm, const char *uuid,
                     const char *peer, GError **error);
+/*
+ * Needs the VM's lock. What earlier launchers left of this VM is settled, and so their jobs are
+ * over. One that ends well says so too.
+ */
+void qs_job_settle(const QsJob *job);
 /* Needs the VM's lock. From now on it is this process's. */
 bool qs_job_take(QsJob *job, GError **error);
 
@@ -87,7 +89,7 @@ const char *qs_job_state_word(const QsJob *job);
 /* The launcher's pidfd; -1 when it is not running. */
 int qs_job_pin(const QsJob *job);
 
-/* @text: an id, or a VM's name for the latest job of it. */
+/* @text: an id, or a VM's name for its latest job that has not ended, or else its latest. */
 QsJob *qs_job_find(const QsStore *store, const char *text, GError **error);
 QsJob *qs_job_load(const char *path, guint number, GError **error);
 /* The same record as it is now. */

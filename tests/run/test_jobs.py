@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Jobs with real QEMUs: killed and resumed, given up, left alone, watched, and what is told of them.
+"""Jobs with real QEMUs: killed and resumed, given up, left alone, watched, and told of.
 
 The other host is a second root on this one, as in test_migrate.py; what a launcher that died leaves
 is taken up by another through the same stand-in for ssh.
