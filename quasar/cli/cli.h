@@ -12,7 +12,12 @@
 #define QS_VERSION "unknown"
 #endif
 
-typedef enum QsFormat { QS_FORMAT_TABLE, QS_FORMAT_JSON, QS_FORMAT_NAMES } QsFormat;
+typedef enum QsFormat {
+    QS_FORMAT_TABLE,
+    QS_FORMAT_JSON,
+    QS_FORMAT_NAMES,
+    QS_FORMAT_SVG, /* of report alone */
+} QsFormat;
 
 typedef struct QsCli {
     QsStore *store;
@@ -33,6 +38,8 @@ typedef enum QsWord {
     QS_WORD_SHELL,
     QS_WORD_VERB,
     QS_WORD_HOST,
+    QS_WORD_JOB, /* or a VM */
+    QS_WORD_VERDICT,
 } QsWord;
 
 typedef struct QsVerb {
@@ -49,7 +56,8 @@ typedef struct QsVerb {
 
 extern const QsVerb qs_verb_start, qs_verb_stop, qs_verb_list, qs_verb_show, qs_verb_console,
     qs_verb_screenshot, qs_verb_migrate, qs_verb_receive, qs_verb_save, qs_verb_restore,
-    qs_verb_doctor, qs_verb_set, qs_verb_delete, qs_verb_config, qs_verb_version,
+    qs_verb_doctor, qs_verb_jobs, qs_verb_watch, qs_verb_cancel, qs_verb_resume, qs_verb_resolve,
+    qs_verb_report, qs_verb_set, qs_verb_delete, qs_verb_config, qs_verb_version,
     qs_verb_completion, qs_verb_help;
 
 /* In the order of the help; NULL behind the last. */
@@ -60,6 +68,8 @@ const QsVerb *qs_verb_find(const char *name);
  * file. False without an error: there was none.
  */
 bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error);
+/* The first signal asks for an orderly end. Also for a child that goes on by itself. */
+void qs_cli_catch_signals(QsCli *cli);
 /* Options that every verb takes. */
 const GOptionEntry *qs_cli_common(void);
 

@@ -55,6 +55,8 @@ static char *words_of(QsWord word)
         for (guint i = 0; (key = qs_setting_at(i, NULL)) != NULL; i++) {
             g_string_append_printf(text, "%s ", key);
         }
+    } else if (word == QS_WORD_VERDICT) {
+        g_string_append(text, "run discard");
     } else if (word == QS_WORD_SHELL) {
         g_string_append(text, "bash zsh");
     } else if (word == QS_WORD_VERB) {
@@ -74,6 +76,8 @@ static void add_words(GString *text, const QsVerb *verb)
         g_string_append_printf(text, "        %s:%s) ", verb->name, more);
         if (verb->words[i] == QS_WORD_VM) {
             g_string_append(text, "_quasar_words \"$(_quasar_vms)\";;\n");
+        } else if (verb->words[i] == QS_WORD_JOB) {
+            g_string_append(text, "_quasar_words \"$(_quasar_jobs; _quasar_vms)\";;\n");
         } else if (verb->words[i] == QS_WORD_FILE) {
             g_string_append(text, "_quasar_files;;\n");
         } else if (verb->words[i] == QS_WORD_HOST) {
@@ -102,6 +106,8 @@ static char *build(void)
                           "_quasar_hosts() { COMPREPLY=($(compgen -A hostname -- \"$cur\")); }\n"
                           "_quasar_vms() { quasar-run ${root:+--root \"$root\"} list --format "
                           "names 2>/dev/null; }\n"
+                          "_quasar_jobs() { quasar-run ${root:+--root \"$root\"} jobs --all "
+                          "--format names 2>/dev/null; }\n"
                           "_quasar_run() {\n"
                           "    local cur prev verb= root= count=0 i word\n"
                           "    cur=${COMP_WORDS[COMP_CWORD]}\n"

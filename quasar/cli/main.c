@@ -27,10 +27,11 @@ static const GOptionEntry words_entry[] = {
 };
 
 static const QsVerb *const verbs[] = {
-    &qs_verb_start,      &qs_verb_stop,    &qs_verb_list,    &qs_verb_show,   &qs_verb_console,
-    &qs_verb_screenshot, &qs_verb_migrate, &qs_verb_receive, &qs_verb_save,   &qs_verb_restore,
-    &qs_verb_doctor,     &qs_verb_set,     &qs_verb_delete,  &qs_verb_config, &qs_verb_version,
-    &qs_verb_completion, &qs_verb_help,
+    &qs_verb_start,      &qs_verb_stop,       &qs_verb_list,    &qs_verb_show,   &qs_verb_console,
+    &qs_verb_screenshot, &qs_verb_migrate,    &qs_verb_receive, &qs_verb_save,   &qs_verb_restore,
+    &qs_verb_doctor,     &qs_verb_jobs,       &qs_verb_watch,   &qs_verb_cancel, &qs_verb_resume,
+    &qs_verb_resolve,    &qs_verb_report,     &qs_verb_set,     &qs_verb_delete, &qs_verb_config,
+    &qs_verb_version,    &qs_verb_completion, &qs_verb_help,
 };
 
 const QsVerb *qs_verb_at(guint index)
@@ -92,7 +93,7 @@ static gpointer watch_signals(gpointer data)
     return NULL;
 }
 
-static void catch_signals(QsCli *cli)
+void qs_cli_catch_signals(QsCli *cli)
 {
     sigset_t set;
 
@@ -154,7 +155,10 @@ static bool parse(const QsVerb *verb, int argc, char **argv, QsCli *cli, GError 
         cli->format = QS_FORMAT_JSON;
     } else if (g_strcmp0(opt_format, "names") == 0) {
         cli->format = QS_FORMAT_NAMES;
-    } else if (opt_format != NULL && !g_str_equal(opt_format, "table")) {
+    } else if (verb == &qs_verb_report && g_strcmp0(opt_format, "svg") == 0) {
+        cli->format = QS_FORMAT_SVG;
+    } else if (opt_format != NULL && !g_str_equal(opt_format, "table") &&
+               !(verb == &qs_verb_report && g_str_equal(opt_format, "text"))) {
         return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL, "--format takes table, json or names");
     }
     cli->quiet = opt_quiet;
@@ -202,7 +206,7 @@ int main(int argc, char **argv)
 
     setlocale(LC_CTYPE, "");
     g_set_prgname("quasar-run");
-    catch_signals(&cli);
+    qs_cli_catch_signals(&cli);
     verb = take_verb(&argc, argv, &error);
     done = error == NULL && parse(verb, argc, argv, &cli, &error);
     if (done && opt_help) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
+#include "cli/detach.h"
 #include "cli/progress.h"
 #include "move/depart.h"
 #include "move/remote.h"
@@ -13,7 +14,7 @@
 static char *opt_rsh, *opt_via, *opt_tunnel, *opt_address, *opt_net, *opt_bandwidth, *opt_progress,
     *opt_on_timeout;
 static int opt_downtime, opt_lanes, opt_level = NUMBER_UNSET, opt_timeout;
-static gboolean opt_dry_run, opt_keep, opt_remove;
+static gboolean opt_dry_run, opt_keep, opt_remove, opt_detach;
 
 static const GOptionEntry entries[] = {
     { "rsh", 'e', 0, G_OPTION_ARG_STRING, &opt_rsh, "reach the host by this, and not by ssh",
@@ -35,6 +36,8 @@ static const GOptionEntry entries[] = {
     { "progress", 0, 0, G_OPTION_ARG_STRING, &opt_progress, "how far it is",
       "auto|bar|plain|json|none" },
     { "dry-run", 'n', 0, G_OPTION_ARG_NONE, &opt_dry_run, "stop after all checks", NULL },
+    { "detach", 0, 0, G_OPTION_ARG_NONE, &opt_detach,
+      "leave the terminal when it is under way; print the job", NULL },
     { "keep", 0, 0, G_OPTION_ARG_NONE, &opt_keep, "keep definition and images here (default)",
       NULL },
     { "remove", 0, 0, G_OPTION_ARG_NONE, &opt_remove, "remove them once it is there", NULL },
@@ -144,6 +147,9 @@ static bool read_options(QsDepart *depart, GError **error)
     if (opt_keep && opt_remove) {
         return usage(error, "--keep and --remove contradict each other");
     }
+    if (opt_detach && opt_dry_run) {
+        return usage(error, "--detach and --dry-run contradict each other");
+    }
     if (opt_timeout < 0 || opt_timeout > 86400) {
         return usage(error, "--timeout takes 1 to 86400 seconds");
     }
@@ -195,33 +201,89 @@ static void warn(const char *words, void *opaque)
     g_printerr("warning: it is there, and %s\n", words);
 }
 
+typedef struct View {
+    QsProgress *progress;
+    QsDetach *detach; /* NULL: it stays on the terminal */
+    const QsJob *job;
+} View;
+
+/* Under way is what has met its other end; before that much can go wrong that is told at once. */
+static void show(const QsMoveInfo *info, void *opaque)
+{
+    View *view = opaque;
+
+    qs_progress_show(info, view->progress);
+    if (!g_str_equal(info->stage, "prepare") && !g_str_equal(info->stage, "failed")) {
+        qs_detach_leave(view->detach, view->job);
+    }
+}
+
+static QsJob *begin_job(QsCli *cli, QsVm *vm, const QsDepart *depart, GError **error)
+{
+    QsJob *job = qs_job_begin(cli->store, "migrate", qs_vm_name(vm), qs_vm_def(vm)->uuid,
+                              depart->host, error);
+
+    if (job == NULL) {
+        return NULL;
+    }
+    qs_job_settle(job);
+    qs_job_note(job, "rsh", depart->rsh);
+    qs_job_note(job, "remove", depart->remove ? "yes" : NULL);
+    return job;
+}
+
+static bool move(QsCli *cli, QsDepart *depart, View *view, GError **error)
+{
+    const char *name = qs_vm_name(depart->vm);
+    g_autofree char *words =
+        g_strdup_printf(opt_dry_run ? "%s can move to %s" : "%s is at %s", name, depart->host);
+    g_autoptr(QsJob) job = NULL;
+    g_autoptr(GError) own = NULL;
+    bool done;
+
+    if (!opt_dry_run && (job = begin_job(cli, depart->vm, depart, error)) == NULL) {
+        return false;
+    }
+    depart->job = job;
+    depart->progress = show;
+    depart->warn = warn;
+    depart->opaque = view;
+    depart->say = say;
+    depart->listener = cli;
+    view->job = job;
+    done = qs_depart(depart, &own);
+    qs_job_end(job, own, words);
+    if (!done) {
+        g_propagate_error(error, g_steal_pointer(&own));
+        return false;
+    }
+    qs_progress_leave(view->progress);
+    qs_cli_say(cli, "%s", words);
+    return true;
+}
+
 static bool run(QsCli *cli, char **words, GError **error)
 {
     QsDepart depart = { .host = words[1], .cancellable = cli->cancellable };
     g_autoptr(QsVm) vm = NULL;
-    QsProgress *progress;
+    View view = { .progress = NULL };
     bool done;
 
-    if (!qs_remote_check_host(words[1], error) || !read_options(&depart, error)) {
+    if (!qs_remote_check_host(words[1], error) || !read_options(&depart, error) ||
+        (opt_detach && (view.detach = qs_detach_begin(cli, error)) == NULL)) {
         return false;
     }
     vm = qs_vm_open(cli->store, words[0], error);
     if (vm == NULL || !qs_vm_lock(vm, "migrate", error) || !check_vm(vm, error) ||
-        (progress = qs_progress_new(cli, words[0], opt_progress, error)) == NULL) {
+        (view.progress = qs_progress_new(cli, words[0], opt_progress, error)) == NULL) {
+        qs_detach_free(view.detach);
         return false;
     }
     g_atomic_int_set(&cli->patient, 1);
     depart.vm = vm;
-    depart.progress = qs_progress_show;
-    depart.warn = warn;
-    depart.opaque = progress;
-    depart.say = say;
-    depart.listener = cli;
-    done = qs_depart(&depart, error);
-    qs_progress_free(progress);
-    if (done) {
-        qs_cli_say(cli, opt_dry_run ? "%s can move to %s" : "%s is at %s", words[0], words[1]);
-    }
+    done = move(cli, &depart, &view, error);
+    qs_progress_free(view.progress);
+    qs_detach_free(view.detach);
     return done;
 }
 
@@ -237,6 +299,7 @@ const QsVerb qs_verb_migrate = {
     .examples = "migrate web power9\n"
                 "migrate web admin@power9 --dry-run\n"
                 "migrate web power9 --bandwidth 50M --downtime 200 --remove\n"
+                "migrate web power9 --detach\n"
                 "migrate web power9 --rsh 'ssh -p 2222' --data-address 10.0.0.9\n"
                 "migrate web power9 --via gateway",
     .options = options,

@@ -44,10 +44,18 @@ QsProgress *qs_progress_new(const QsCli *cli, const char *vm, const char *mode, 
     return NULL;
 }
 
+void qs_progress_leave(QsProgress *progress)
+{
+    if (progress->open) {
+        g_printerr("\n");
+        progress->open = false;
+    }
+}
+
 void qs_progress_free(QsProgress *progress)
 {
-    if (progress != NULL && progress->open) {
-        g_printerr("\n");
+    if (progress != NULL) {
+        qs_progress_leave(progress);
     }
     g_free(progress);
 }

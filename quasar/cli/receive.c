@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
 #include "move/arrive.h"
+#include "move/remote.h"
 #include "move/stream.h"
 
 #include <fcntl.h>
@@ -20,12 +21,25 @@ static const GOptionEntry *options(void)
     return entries;
 }
 
+/* sshd tells where its client is; nothing more than a word for a person comes of it. */
+static char *find_peer(void)
+{
+    const char *connection = g_getenv("SSH_CONNECTION");
+    g_auto(GStrv) words = connection == NULL ? NULL : g_strsplit(connection, " ", 2);
+
+    return words == NULL || words[0] == NULL || !qs_remote_check_host(words[0], NULL)
+               ? NULL
+               : g_strdup(words[0]);
+}
+
 static bool run(QsCli *cli, char **words, GError **error)
 {
+    g_autofree char *peer = find_peer();
     QsArrive arrive = {
         .store = cli->store,
         .version = QS_VERSION,
         .net = opt_net,
+        .peer = peer,
         .cancellable = cli->cancellable,
     };
     /* Nothing else may write into the talk. */

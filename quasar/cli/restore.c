@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
 #include "cli/network.h"
+#include "cli/takeover.h"
 #include "vm/archive.h"
 #include "vm/foreign.h"
 #include "vm/pieces.h"
@@ -29,9 +30,12 @@ static const GOptionEntry *options(void)
     return entries;
 }
 
+#define LOOK_MS 250
+
 typedef struct Restore {
     QsCli *cli;
     QsVm *vm;
+    QsJob *job;
     QsArchive *archive;
     const char *file;
     int fd;
@@ -151,6 +155,7 @@ static bool make_folder(Restore *r, GError **error)
                        "cannot create %s: %s", folder, g_strerror(errno));
     }
     r->folder = g_steal_pointer(&folder);
+    qs_job_note(r->job, "folder", r->folder);
     return true;
 }
 
@@ -184,10 +189,12 @@ static QsDef *unpack_all(Restore *r, GError **error)
 /* From the first instruction on, its files are those of a VM. */
 static bool take_in(Restore *r, guint64 offset, GError **error)
 {
+    qs_job_enter(r->job, "load");
     if (!qs_transfer_in(r->vm, r->file, offset, r->cli->cancellable, error)) {
         return false;
     }
     qs_pieces_keep(r->vm);
+    qs_job_enter(r->job, "run");
     return opt_paused || qs_vm_continue(r->vm, r->cli->cancellable, error);
 }
 
@@ -247,17 +254,88 @@ static bool restore(Restore *r, GError **error)
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "--name gives it another name",
                        "there is a VM \"%s\" already", qs_vm_name(r->vm));
     }
+    qs_job_enter(r->job, "unpack");
     def = unpack_all(r, error);
     r->defined = def != NULL && qs_vm_define(r->vm, def, error);
     if (!r->defined || !load(r, error)) {
         undo(r);
         return false;
     }
-    qs_cli_say(r->cli, opt_paused ? "%s is restored and paused" : "%s runs", qs_vm_name(r->vm));
-    if (!opt_paused) {
-        qs_network_warn(r->vm);
-    }
     return true;
+}
+
+static bool restore_as_job(Restore *r, GError **error)
+{
+    g_autofree char *words =
+        g_strdup_printf(opt_paused ? "%s is restored and paused" : "%s runs", qs_vm_name(r->vm));
+    g_autoptr(QsJob) job =
+        qs_job_begin(r->cli->store, "restore", qs_vm_name(r->vm), NULL, r->file, error);
+    g_autoptr(GError) own = NULL;
+
+    if (job == NULL) {
+        return false;
+    }
+    qs_job_note(job, "paused", opt_paused ? "yes" : NULL);
+    r->job = job;
+    if (restore(r, &own)) {
+        qs_job_end(job, NULL, words);
+        qs_cli_say(r->cli, "%s", words);
+        if (!opt_paused) {
+            qs_network_warn(r->vm);
+        }
+        return true;
+    }
+    qs_job_end(job, own, NULL);
+    g_propagate_error(error, g_steal_pointer(&own));
+    return false;
+}
+
+/* --- after a launcher that died at it --- */
+
+/* What QEMU itself goes on with; NULL when it does not answer. */
+static const char *load_status(QsQmp *qmp, JsonObject **ret_answer)
+{
+    *ret_answer = qs_qmp_query(qmp, "query-migrate", qs_qmp_deadline(60000), NULL, NULL);
+    return *ret_answer == NULL ? NULL : qs_json_get_string(*ret_answer, "status", NULL);
+}
+
+/* Whether it was loaded whole, which may still take its time. */
+static bool wait_loaded(QsCli *cli, QsVm *vm)
+{
+    static const char *const under_way[] = { "setup", "active", "device", NULL };
+
+    while (!g_cancellable_is_cancelled(cli->cancellable)) {
+        g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, 60000, cli->cancellable, NULL);
+        g_autoptr(JsonObject) answer = NULL;
+        const char *status = qmp == NULL ? NULL : load_status(qmp, &answer);
+
+        if (g_strcmp0(status, "completed") == 0) {
+            return true;
+        }
+        if (status == NULL || !g_strv_contains(under_way, status)) {
+            return false;
+        }
+        g_usleep(LOOK_MS * 1000);
+    }
+    return false;
+}
+
+bool qs_restore_resume(QsCli *cli, QsVm *vm, QsJob *job, GError **error)
+{
+    g_autofree char *paused = qs_job_noted(job, "paused");
+    Restore r = { .cli = cli, .vm = vm, .folder = qs_job_noted(job, "folder"), .defined = true };
+    bool whole = qs_vm_is_alive(vm) && (!qs_pieces_pending(vm) || wait_loaded(cli, vm));
+
+    if (!whole && (qs_pieces_pending(vm) || !qs_vm_exists(vm))) {
+        undo(&r);
+        g_free(r.folder);
+        return qs_fail(error, QS_VM_ERROR_FAILED, "only in its file",
+                       "quasar-run restore does it again",
+                       "\"%s\" was not restored: the launcher that did it ended", qs_vm_name(vm));
+    }
+    g_free(r.folder);
+    qs_pieces_keep(vm);
+    return !whole || paused != NULL || qs_vm_continue(vm, cli->cancellable, error);
 }
 
 static bool run(QsCli *cli, char **words, GError **error)
@@ -281,7 +359,8 @@ static bool run(QsCli *cli, char **words, GError **error)
     }
     r.archive = archive;
     r.vm = vm;
-    done = restore(&r, error);
+    g_atomic_int_set(&cli->patient, 1);
+    done = restore_as_job(&r, error);
     g_free(r.folder);
     close(r.fd);
     return done;

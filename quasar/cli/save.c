@@ -8,6 +8,8 @@
  * a crash can tell.
  */
 #include "cli/cli.h"
+#include "cli/detach.h"
+#include "cli/takeover.h"
 #include "vm/archive.h"
 #include "vm/mark.h"
 #include "vm/secret.h"
@@ -23,10 +25,25 @@
 #define ANSWER_MS 60000
 #define MARK "saving"
 
+static gboolean opt_detach;
+
+static const GOptionEntry entries[] = {
+    { "detach", 0, 0, G_OPTION_ARG_NONE, &opt_detach,
+      "leave the terminal when it is under way; print the job", NULL },
+    G_OPTION_ENTRY_NULL,
+};
+
+static const GOptionEntry *options(void)
+{
+    return entries;
+}
+
 typedef struct Save {
     QsCli *cli;
     QsVm *vm;
-    QsDef *def; /* as it was started */
+    QsJob *job;
+    QsDetach *detach; /* NULL: it stays on the terminal */
+    QsDef *def;       /* as it was started */
     QsArchive *archive;
     char *partial;
     bool was_running;
@@ -177,8 +194,17 @@ static bool publish(const char *partial, const char *file, GError **error)
 
 static bool write_file(Save *s, const char *file, int fd, GError **error)
 {
-    return qs_transfer_out(s->vm, s->partial, QS_ARCHIVE_START, s->cli->cancellable, error) &&
-           pack_all(s, fd, error) && publish(s->partial, file, error);
+    qs_job_enter(s->job, "state");
+    qs_detach_leave(s->detach, s->job);
+    if (!qs_transfer_out(s->vm, s->partial, QS_ARCHIVE_START, s->cli->cancellable, error)) {
+        return false;
+    }
+    qs_job_enter(s->job, "pack");
+    if (!pack_all(s, fd, error)) {
+        return false;
+    }
+    qs_job_enter(s->job, "publish");
+    return publish(s->partial, file, error);
 }
 
 /* The guest goes on; the failure says so. */
@@ -219,27 +245,32 @@ static bool save(Save *s, const char *file, GError **error)
         (fd = create(s->partial, error)) < 0) {
         return false;
     }
+    qs_job_enter(s->job, "pause");
     done = qs_mark_set(s->vm, MARK, fd, file, &own) && pause_guest(s, &own) &&
            write_file(s, file, fd, &own);
     close(fd);
     if (!done) {
         return go_on(s, g_steal_pointer(&own), error);
     }
-    if (!qs_vm_kill(s->vm, error)) {
-        return false;
-    }
-    qs_cli_say(s->cli, "%s is saved in %s and stopped here", qs_vm_name(s->vm), file);
-    return true;
+    qs_job_enter(s->job, "end");
+    return qs_vm_kill(s->vm, error);
 }
 
-static bool recover(QsCli *cli, QsVm *vm, const QsMark *m, GError **error)
+static bool recover(QsCli *cli, QsVm *vm, const QsMark *m, bool *ret_saved, GError **error)
 {
     g_autofree char *partial = m->file == NULL ? NULL : g_strconcat(m->file, ".partial", NULL);
 
-    if (qs_mark_fits(m, m->file)) {
-        return qs_vm_kill(vm, error) &&
-               qs_fail(error, QS_VM_ERROR_FAILED, "in that file", "quasar-run restore continues it",
-                       "\"%s\" was saved in %s", qs_vm_name(vm), m->file);
+    *ret_saved = qs_mark_fits(m, m->file);
+    if (*ret_saved) {
+        return qs_vm_kill(vm, error);
+    }
+    if (!qs_vm_is_alive(vm)) {
+        if (qs_mark_fits(m, partial)) {
+            g_unlink(partial);
+        }
+        qs_mark_drop(vm, MARK);
+        return qs_fail(error, QS_VM_ERROR_FAILED, "stopped", "quasar-run start starts it anew",
+                       "\"%s\" was not saved: its QEMU ended", qs_vm_name(vm));
     }
     /* It may still be written. */
     if (!qs_transfer_settle(vm, error)) {
@@ -259,38 +290,91 @@ static bool recover(QsCli *cli, QsVm *vm, const QsMark *m, GError **error)
 bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
 {
     QsMark m;
-    bool done;
+    bool saved, done;
 
     if (!qs_mark_get(vm, MARK, &m)) {
         return false;
     }
-    done = recover(cli, vm, &m, error);
+    done = recover(cli, vm, &m, &saved, error);
+    if (done && saved) {
+        done = qs_fail(error, QS_VM_ERROR_FAILED, "in that file", "quasar-run restore continues it",
+                       "\"%s\" was saved in %s", qs_vm_name(vm), m.file);
+    }
     qs_mark_clear(&m);
     return done;
 }
 
-static bool run(QsCli *cli, char **words, GError **error)
+bool qs_save_resume(QsCli *cli, QsVm *vm, QsJob *job, GError **error)
 {
-    g_autoptr(QsVm) vm = qs_vm_open(cli->store, words[0], error);
-    g_autofree char *file = g_canonicalize_filename(words[1], NULL);
-    g_autoptr(QsDef) def = NULL;
-    Save s = { .cli = cli, .vm = vm };
-    int fd;
-    bool done;
+    bool saved = g_str_equal(qs_job_phase_before(job), "end"), done = true;
+    QsMark m;
 
-    if (vm == NULL || !qs_vm_lock(vm, "save", error) ||
-        (fd = qs_vm_connect(vm, "query", error)) < 0) {
+    if (qs_mark_get(vm, MARK, &m)) {
+        done = recover(cli, vm, &m, &saved, error);
+        qs_mark_clear(&m);
+    } else if (saved) {
+        done = qs_vm_kill(vm, error);
+    }
+    return done &&
+           (saved ||
+            qs_fail(error, qs_vm_is_alive(vm) ? QS_VM_ERROR_RUNS_HERE : QS_VM_ERROR_FAILED,
+                    qs_vm_is_alive(vm) ? QS_VM_RUNS : "stopped", "quasar-run save does it again",
+                    "\"%s\" was not saved: the launcher that did it ended", qs_vm_name(vm)));
+}
+
+static bool save_as_job(Save *s, const char *file, GError **error)
+{
+    g_autofree char *words =
+        g_strdup_printf("%s is saved in %s and stopped here", qs_vm_name(s->vm), file);
+    g_autoptr(QsJob) job =
+        qs_job_begin(s->cli->store, "save", qs_vm_name(s->vm), s->def->uuid, file, error);
+    g_autoptr(GError) own = NULL;
+
+    if (job == NULL) {
+        return false;
+    }
+    s->job = job;
+    if (save(s, file, &own)) {
+        qs_job_end(job, NULL, words);
+        qs_cli_say(s->cli, "%s", words);
+        return true;
+    }
+    qs_job_end(job, own, NULL);
+    g_propagate_error(error, g_steal_pointer(&own));
+    return false;
+}
+
+static bool prepare(Save *s, const char *name, GError **error)
+{
+    int fd;
+
+    s->vm = qs_vm_open(s->cli->store, name, error);
+    if (s->vm == NULL || !qs_vm_lock(s->vm, "save", error) ||
+        (fd = qs_vm_connect(s->vm, "query", error)) < 0) {
         return false;
     }
     close(fd);
-    def = qs_vm_live_def(vm);
-    if (def == NULL) {
-        return qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
-                       "what \"%s\" was started with cannot be read", words[0]);
+    s->def = qs_vm_live_def(s->vm);
+    return s->def != NULL || qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
+                                     "what \"%s\" was started with cannot be read", name);
+}
+
+static bool run(QsCli *cli, char **words, GError **error)
+{
+    g_autofree char *file = g_canonicalize_filename(words[1], NULL);
+    Save s = { .cli = cli };
+    bool done;
+
+    if (opt_detach && (s.detach = qs_detach_begin(cli, error)) == NULL) {
+        return false;
     }
-    s.def = def;
-    done = save(&s, file, error);
+    /* Asked twice to end, it still lets the guest go on first. */
+    g_atomic_int_set(&cli->patient, 1);
+    done = prepare(&s, words[0], error) && save_as_job(&s, file, error);
+    qs_detach_free(s.detach);
     qs_archive_free(s.archive);
+    qs_def_free(s.def);
+    qs_vm_free(s.vm);
     g_free(s.partial);
     return done;
 }
@@ -302,7 +386,8 @@ const QsVerb qs_verb_save = {
     .description = "Memory, devices, images, kernel and definition go into FILE, from which "
                    "restore continues the VM on any host. Until the file is whole nothing ends: "
                    "when anything fails, the VM goes on here.",
-    .examples = "save web web.qsvm",
+    .examples = "save web web.qsvm\nsave web web.qsvm --detach",
+    .options = options,
     .least = 2,
     .most = 2,
     .words = { QS_WORD_VM, QS_WORD_FILE },

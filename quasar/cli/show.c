@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/network.h"
 #include "cli/out.h"
+#include "move/session.h"
 
 #define WAIT_MS 2000
 
@@ -16,6 +17,21 @@ static void print_relay(JsonBuilder *b, const QsRelayInfo *relay)
         qs_out_member(b, "reason", relay->reason);
     }
     json_builder_end_object(b);
+}
+
+/* Of a VM that is marked: what its QEMU says of the move, for a launcher of the other host. */
+static void print_move(JsonBuilder *b, QsVm *vm)
+{
+    g_autoptr(QsQmp) qmp = qs_vm_reader(vm, WAIT_MS, NULL);
+    QsMoveInfo info;
+
+    if (qmp != NULL && qs_move_query(qmp, &info, NULL)) {
+        json_builder_set_member_name(b, "move");
+        json_builder_begin_object(b);
+        qs_out_member(b, "where", qs_where_word(info.where));
+        qs_out_member(b, "stage", info.stage);
+        json_builder_end_object(b);
+    }
 }
 
 static void print_json(QsVm *vm, const QsVmInfo *info)
@@ -46,6 +62,9 @@ static void print_json(QsVm *vm, const QsVmInfo *info)
         }
     }
     json_builder_end_object(b);
+    if (info->alive && qs_vm_def(vm)->moved != NULL) {
+        print_move(b, vm);
+    }
     json_builder_end_object(b);
     qs_out_json(json_builder_get_root(b));
 }

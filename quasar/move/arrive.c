@@ -38,6 +38,8 @@
 #define QUIET_US (G_GINT64_CONSTANT(10) * G_USEC_PER_SEC)
 /* What was let in before the key went has said its first word by then. */
 #define CLOSED_US (G_GINT64_CONSTANT(5) * G_USEC_PER_SEC)
+/* Every move is undecided for a moment, and that of a slow link for longer. */
+#define DOUBT_US (G_GINT64_CONSTANT(10) * G_USEC_PER_SEC)
 /* For the source to find out that its session has ended, and to say so. */
 #define ALONE_US (G_GINT64_CONSTANT(150) * G_USEC_PER_SEC)
 /* What QEMU takes besides the guest's memory. */
@@ -45,12 +47,16 @@
 #define REACH_MS 5000u
 /* A relay that answers does so at once. */
 #define SETTLE_MS 2000u
+/* Beside the record, what the definition was; and in it, where its new files are. */
+#define BEFORE ".before"
+#define FOLDER "folder"
 
 typedef struct Arrival {
     const QsArrive *arrive;
-    QsLines *lines;
+    QsLines *lines; /* NULL: for a receiver that died */
     QsOffer *offer;
     QsVm *vm;
+    QsJob *job;    /* NULL while there is only a check */
     QsDef *before; /* of a VM that left and comes back */
     char *folder;  /* NULL until it was made */
     char *aside;   /* the secret of the one that left; NULL: it had none */
@@ -190,6 +196,7 @@ static bool make_folder(Arrival *a, GError **error)
 
         if (qs_pieces_make(a->vm, folder)) {
             a->folder = g_steal_pointer(&folder);
+            qs_job_note(a->job, FOLDER, a->folder);
             return true;
         }
         if (errno != EEXIST) {
@@ -394,6 +401,7 @@ static bool prepare(Arrival *a, GError **error)
     bool no_sandbox = false;
     gint64 port = 0;
 
+    qs_job_enter(a->job, "files");
     if (!make_folder(a, error) || !take_files(a, error) ||
         (message = qs_talk_expect(a->lines, "prepare", QS_TALK_ANSWER_MS, a->arrive->cancellable,
                                   error)) == NULL ||
@@ -401,11 +409,14 @@ static bool prepare(Arrival *a, GError **error)
         return false;
     }
     a->launched = true;
+    qs_job_enter(a->job, "listen");
     if (!qs_vm_launch(a->vm, true, a->arrive->cancellable, &no_sandbox, error) ||
         (qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, error)) == NULL ||
         !listen_for(a, qmp, message, &port, error)) {
         return false;
     }
+    /* Without this in the record nothing can have come. */
+    qs_job_enter(a->job, "prepare");
     answer = qs_talk_message("listening");
     json_object_set_int_member(answer, "port", port);
     json_object_set_boolean_member(answer, "no-sandbox", no_sandbox);
@@ -452,32 +463,44 @@ static char *network_warning(Arrival *a)
     return g_strdup_printf("%s" QS_FAIL_HINT "%s", words, hint);
 }
 
+static void say(Arrival *a, const char *word)
+{
+    if (a->lines != NULL) {
+        qs_talk_send(a->lines, qs_talk_message(word), NULL, NULL);
+    }
+}
+
 static bool keep(Arrival *a, QsQmp *qmp, GError **error)
 {
     g_autoptr(GError) own = NULL;
     g_autofree char *warning = NULL;
     JsonObject *message;
 
+    qs_job_enter(a->job, "finish");
     qs_move_tidy(a->vm, qmp);
     if (!qs_vm_mark_moved(a->vm, NULL, &own)) {
         return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it is on the host it was moved to",
                        "quasar-run start takes it up there", "\"%s\" arrived; its definition: %s",
                        qs_vm_name(a->vm), own->message);
     }
-    message = qs_talk_message("arrived");
-    warning = network_warning(a);
-    if (warning != NULL) {
-        json_object_set_string_member(message, "warning", warning);
+    if (a->lines != NULL) {
+        message = qs_talk_message("arrived");
+        warning = network_warning(a);
+        if (warning != NULL) {
+            json_object_set_string_member(message, "warning", warning);
+        }
+        qs_talk_send(a->lines, message, NULL, NULL);
     }
-    qs_talk_send(a->lines, message, NULL, NULL);
     return true;
 }
 
 /* Its definition stays marked. */
 static bool keep_undecided(Arrival *a, GError **error)
 {
-    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or it runs at the source",
-                   "when the source is known to have ended, quasar-resolve in QEMU's monitor",
+    g_autofree char *hint = g_strdup_printf(
+        "when the source is known to have ended, quasar-run resolve %s", qs_vm_name(a->vm));
+
+    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or it runs at the source", hint,
                    "\"%s\" was loaded whole and nobody said that it may run", qs_vm_name(a->vm));
 }
 
@@ -486,7 +509,7 @@ static bool give_up(Arrival *a, const char *why, GError **error)
     bool gone = undo(a);
 
     if (gone) {
-        qs_talk_send(a->lines, qs_talk_message("removed"), NULL, NULL);
+        say(a, "removed");
     }
     return qs_fail(error, QS_VM_ERROR_FAILED,
                    gone ? "at the source; nothing of it is left here"
@@ -552,7 +575,7 @@ static bool end_alone(Arrival *a, GError **error)
         return give_up(a, "QEMU ended on the other host", error);
     }
     return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "at the source, or stopped here",
-                   "when it is not at the source, quasar-run set moved= lets it start here",
+                   "when it is not at the source, quasar-run resolve lets it start here",
                    "the QEMU that \"%s\" came to has ended", qs_vm_name(a->vm));
 }
 
@@ -579,21 +602,22 @@ static bool watch(Arrival *a, GError **error)
     gint64 began = g_get_monotonic_time(), quiet = began, sure = began;
     QsMoveInfo info = { .where = QS_WHERE_NONE };
 
-    a->heard = true;
+    a->heard = a->lines != NULL;
     for (;;) {
         bool known = look(a, &qmp, &info);
 
+        if (known) {
+            qs_move_record(a->job, &info);
+        }
         if (!known && !qs_vm_is_alive(a->vm)) {
             return end_alone(a, error);
         }
         if (known && info.where == QS_WHERE_HERE) {
             return keep(a, qmp, error);
         }
-        /* Every move is undecided for a moment: between the vote here and the source's answer. */
         if (!known || info.where != QS_WHERE_UNDECIDED || a->abandoned || !is_silent(a)) {
             sure = g_get_monotonic_time();
-        }
-        if (g_get_monotonic_time() - sure > QUIET_US) {
+        } else if (g_get_monotonic_time() - sure > DOUBT_US) {
             return keep_undecided(a, error);
         }
         if (a->abandoned || (known && is_over(a, &info, began, &quiet))) {
@@ -612,6 +636,21 @@ static bool take_name(Arrival *a, GError **error)
            qs_vm_forget(a->vm, error);
 }
 
+static bool begin_job(Arrival *a, GError **error)
+{
+    if (a->offer->only_check) {
+        return true;
+    }
+    a->job = qs_job_begin(a->arrive->store, "receive", a->offer->name, a->offer->def->uuid,
+                          a->arrive->peer, error);
+    if (a->job != NULL && a->before != NULL) {
+        g_autofree char *path = qs_job_file(a->job, BEFORE);
+
+        return qs_def_save(a->before, path, error);
+    }
+    return a->job != NULL;
+}
+
 /* With the lock, or another could take the name between the look and the accept. */
 static bool accept_offer(Arrival *a, JsonObject *message, GError **error)
 {
@@ -623,7 +662,7 @@ static bool accept_offer(Arrival *a, JsonObject *message, GError **error)
     if (a->vm == NULL || (!a->offer->only_check && !qs_vm_lock(a->vm, "receive", error))) {
         return false;
     }
-    if (check(a, error) && take_name(a, error)) {
+    if (check(a, error) && take_name(a, error) && begin_job(a, error)) {
         return true;
     }
     /* The lock's folder, unless it was there for something. */
@@ -685,13 +724,71 @@ bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **
 
     if (!done) {
         *ret_told = qs_talk_refuse(lines, own);
+    }
+    qs_job_end(a.job, own, "it is here");
+    if (!done) {
         g_propagate_error(error, g_steal_pointer(&own));
     }
+    qs_job_free(a.job);
     qs_lines_free(lines);
     qs_vm_free(a.vm);
     qs_offer_free(a.offer);
     qs_def_free(a.before);
     g_free(a.folder);
     g_free(a.aside);
+    return done;
+}
+
+/* --- for a receiver that died --- */
+
+static bool fail_gone(Arrival *a, GError **error)
+{
+    return qs_fail(error, QS_VM_ERROR_FAILED, "at the source; nothing of it is left here", NULL,
+                   "\"%s\" did not come: its launcher here ended", qs_vm_name(a->vm));
+}
+
+/* Whether its source may have been told where to send it. */
+static bool was_announced(const QsJob *job)
+{
+    for (guint i = 0; i < job->n_phases; i++) {
+        if (g_str_equal(job->phases[i].word, "prepare")) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool take_up(Arrival *a, GError **error)
+{
+    const QsDef *def = qs_vm_def(a->vm);
+
+    /* Nothing had a name yet, or only the name it had before. */
+    if (qs_pieces_pending(a->vm) || def == NULL) {
+        qs_pieces_remove(a->vm);
+        if (!qs_vm_exists(a->vm)) {
+            qs_vm_delete(a->vm, NULL);
+        }
+        return fail_gone(a, error);
+    }
+    if (g_strcmp0(def->moved, QS_DEF_ARRIVING) != 0) {
+        return def->moved == NULL || fail_gone(a, error);
+    }
+    a->launched = true;
+    if (!was_announced(a->job)) {
+        return give_up(a, "its launcher here ended", error);
+    }
+    return watch(a, error);
+}
+
+bool qs_arrive_resume(const QsArrive *arrive, QsVm *vm, QsJob *job, GError **error)
+{
+    g_autofree char *path = qs_job_file(job, BEFORE);
+    Arrival a = { .arrive = arrive, .vm = vm, .job = job, .folder = qs_job_noted(job, FOLDER) };
+    bool done;
+
+    a.before = qs_def_load(path, NULL);
+    done = take_up(&a, error);
+    qs_def_free(a.before);
+    g_free(a.folder);
     return done;
 }

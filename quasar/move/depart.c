@@ -9,6 +9,7 @@
 #include "move/depart.h"
 
 #include "move/image.h"
+#include "move/peer.h"
 #include "move/remote.h"
 #include "move/talk.h"
 #include "move/tunnel.h"
@@ -41,13 +42,14 @@ typedef enum End { END_DECIDED, END_DIED, END_UNKNOWN } End;
 typedef struct Departure {
     const QsDepart *depart;
     QsRemote *remote;
-    QsLines *lines; /* of the remote */
+    QsLines *lines; /* of the remote; NULL when its launcher is another's */
     QsOffer *offer;
     char *secret;  /* of its relay; NULL: none */
     char *address; /* in numbers: where the machine itself goes; NULL: through the tunnel */
     QsTunnel *tunnel;
     gint64 began;
     bool agreed, cancelled, timed_out, unreached;
+    bool resumed; /* QEMU was told by a launcher that has died, or never was */
 } Departure;
 
 /* --- the offer --- */
@@ -153,6 +155,7 @@ static bool agree(Departure *d, GError **error)
     g_autofree char *theirs = NULL;
     g_autoptr(JsonObject) answer = NULL;
 
+    qs_job_enter(depart->job, "agree");
     d->remote = qs_remote_open(depart->rsh, depart->host, depart->net, error);
     if (d->remote == NULL) {
         return false;
@@ -182,6 +185,7 @@ static bool ask_to_listen(Departure *d, const char *key, const char *stream, gui
     JsonObject *message = qs_talk_message("prepare");
     g_autoptr(JsonObject) answer = NULL;
 
+    qs_job_enter(d->depart->job, "listen");
     json_object_set_string_member(message, "key", key);
     json_object_set_string_member(message, "listen", listen_scope(d->address));
     if (d->depart->way != QS_WAY_DIRECT) {
@@ -351,12 +355,13 @@ static End follow(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
             continue;
         }
         heard = now;
+        qs_move_record(d->depart->job, ret_info);
         d->depart->progress(ret_info, d->depart->opaque);
         if (g_str_equal(ret_info->stage, "done") || g_str_equal(ret_info->stage, "failed")) {
             return END_DECIDED;
         }
         /* It was told to begin, and knows of no session. */
-        if (ret_info->where == QS_WHERE_NONE && now - d->began > MEET_US) {
+        if (ret_info->where == QS_WHERE_NONE && (d->resumed || now - d->began > MEET_US)) {
             return END_DECIDED;
         }
         sure = ret_info->where == QS_WHERE_UNDECIDED ? sure : now;
@@ -371,20 +376,24 @@ static End follow(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
 
 static bool fail_uncertain(const Departure *d, GError **error)
 {
-    return qs_fail(
-        error, QS_VM_ERROR_UNCERTAIN, "here, or on the other host; nothing was ended",
-        "quasar-run start on either tells; when one is known to be lost, quasar-resolve in the "
-        "monitor of the other's QEMU decides",
-        "it is not known whether \"%s\" arrived at %s", d->offer->name, d->depart->host);
+    g_autofree char *hint = g_strdup_printf(
+        "quasar-run resume %s asks again; when one side is known to be lost, quasar-run resolve %s "
+        "decides",
+        d->offer->name, d->offer->name);
+
+    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "here, or on the other host; nothing was ended",
+                   hint, "it is not known whether \"%s\" arrived at %s", d->offer->name,
+                   d->depart->host);
 }
 
 static char *why_not(const Departure *d, const char *reason)
 {
     g_autofree char *trouble = qs_tunnel_trouble(d->tunnel);
-    const char *words = d->timed_out      ? "it took longer than --timeout allows"
-                        : d->unreached    ? "the two QEMUs do not reach each other"
-                        : *reason != '\0' ? reason
-                                          : "QEMU gives no reason";
+    const char *words = d->resumed && *reason == '\0' ? "its launcher ended before it began"
+                        : d->timed_out                ? "it took longer than --timeout allows"
+                        : d->unreached                ? "the two QEMUs do not reach each other"
+                        : *reason != '\0'             ? reason
+                                                      : "QEMU gives no reason";
 
     return trouble == NULL
                ? g_strdup(words)
@@ -414,8 +423,12 @@ static bool stay(Departure *d, QsQmp *qmp, const char *reason, GError **error)
         g_free(hint);
         hint = g_strdup_printf("quasar-run set %s moved= before its next start", d->offer->name);
     }
-    qs_talk_send(d->lines, qs_talk_message("abandon"), NULL, NULL);
-    answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, NULL);
+    if (d->lines != NULL) {
+        qs_talk_send(d->lines, qs_talk_message("abandon"), NULL, NULL);
+        answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, NULL);
+    } else {
+        qs_peer_resume(&(QsPeer){ depart->rsh, depart->host, NULL }, d->offer->name);
+    }
     qs_vm_tell(depart->vm, qmp, &state);
     if (d->cancelled) {
         return qs_fail(error, QS_VM_ERROR_CANCELLED, state, hint,
@@ -446,24 +459,57 @@ static void pass_warning(const QsDepart *depart, JsonObject *answer)
     }
 }
 
+/* Without a talk: the launcher there may have died as well, and then another finishes its work. */
+static QsPeerSays ask_peer(const Departure *d, char **ret_words)
+{
+    const QsPeer peer = { d->depart->rsh, d->depart->host, NULL };
+    QsPeerSays says = qs_peer_ask(&peer, d->offer->name, d->offer->def->uuid, ret_words);
+
+    if (says == QS_PEER_COMING || says == QS_PEER_ARRIVED || says == QS_PEER_UNKNOWN) {
+        g_free(*ret_words);
+        qs_peer_resume(&peer, d->offer->name);
+        says = qs_peer_ask(&peer, d->offer->name, d->offer->def->uuid, ret_words);
+    }
+    return says;
+}
+
+/* Whether the other launcher keeps it; if not, @ret_words tells what it said. */
+static bool is_kept(Departure *d, char **ret_words)
+{
+    g_autoptr(GError) own = NULL;
+    g_autoptr(JsonObject) answer = NULL;
+    g_autofree char *hint = NULL;
+
+    if (d->lines == NULL) {
+        return qs_peer_holds(ask_peer(d, ret_words));
+    }
+    answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, &own);
+    if (answer != NULL && g_str_equal(qs_talk_says(answer), "arrived")) {
+        pass_warning(d->depart, answer);
+        return true;
+    }
+    qs_fail_split(own != NULL ? own->message : "it says something else", ret_words, &hint);
+    return false;
+}
+
 static bool leave(Departure *d, GError **error)
 {
     const QsDepart *depart = d->depart;
-    g_autoptr(GError) own = NULL;
-    g_autoptr(JsonObject) answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, &own);
-    bool kept = answer != NULL && g_str_equal(qs_talk_says(answer), "arrived");
     g_autofree char *what = NULL;
     g_autofree char *hint = NULL;
+    bool kept;
 
+    qs_job_enter(depart->job, "finish");
+    kept = is_kept(d, &what);
     if (!qs_vm_kill(depart->vm, error)) {
         return false;
     }
     if (kept) {
-        pass_warning(depart, answer);
+        if (depart->remove) {
+            qs_job_enter(depart->job, "remove");
+        }
         return !depart->remove || remove_all(d, error);
     }
-    qs_fail_split(own != NULL ? own->message : "it says something else", &what, &hint);
-    g_free(hint);
     hint = g_strdup_printf("quasar-run start %s there takes it up; nothing was removed here",
                            d->offer->name);
     return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "on the other host, with its QEMU", hint,
@@ -471,22 +517,36 @@ static bool leave(Departure *d, GError **error)
                    d->offer->name, depart->host, what);
 }
 
+/* Of a QEMU that has ended here the other side knows more. */
+static QsPeerSays ask_about_the_dead(Departure *d)
+{
+    g_autoptr(JsonObject) answer = NULL;
+    g_autofree char *what = NULL;
+    const char *says;
+
+    if (d->lines == NULL) {
+        return ask_peer(d, &what);
+    }
+    qs_talk_send(d->lines, qs_talk_message("ended"), NULL, NULL);
+    answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, NULL);
+    says = answer == NULL ? "" : qs_talk_says(answer);
+    return g_str_equal(says, "arrived")   ? QS_PEER_HOLDS
+           : g_str_equal(says, "removed") ? QS_PEER_LACKS
+                                          : QS_PEER_UNKNOWN;
+}
+
 /* It cannot run here any more; did it get there before? */
 static bool die(Departure *d, GError **error)
 {
     const QsDepart *depart = d->depart;
-    g_autoptr(JsonObject) answer = NULL;
+    QsPeerSays says = ask_about_the_dead(d);
     g_autoptr(GError) own = NULL;
-    const char *says;
 
-    qs_talk_send(d->lines, qs_talk_message("ended"), NULL, NULL);
-    answer = qs_talk_receive(d->lines, QS_TALK_ANSWER_MS, NULL, NULL);
-    says = answer == NULL ? "" : qs_talk_says(answer);
-    if (g_str_equal(says, "arrived")) {
+    if (qs_peer_holds(says)) {
         qs_vm_sweep(depart->vm);
-        return true;
+        return !d->resumed || !depart->remove || remove_all(d, error);
     }
-    if (!g_str_equal(says, "removed")) {
+    if (says != QS_PEER_LACKS) {
         return fail_uncertain(d, error);
     }
     qs_vm_sweep(depart->vm);
@@ -526,6 +586,7 @@ static bool move(Departure *d, GError **error)
     guint64 port = 0;
     bool begun = false;
 
+    qs_job_enter(d->depart->job, "files");
     if (key == NULL || stream == NULL || !send_files(d, error) ||
         !ask_to_listen(d, key, stream, &port, error) ||
         (uri = find_way(d, port, stream, error)) == NULL ||
@@ -612,5 +673,47 @@ bool qs_depart(const QsDepart *depart, GError **error)
     qs_offer_free(d.offer);
     g_free(d.secret);
     g_free(d.address);
+    return done;
+}
+
+/* --- after a launcher that died --- */
+
+/* As much of an offer as the end of a move needs. */
+static QsOffer *recall_offer(const QsDepart *depart)
+{
+    g_autofree char *text = qs_def_text(qs_vm_def(depart->vm));
+    QsDef *live = qs_vm_live_def(depart->vm);
+    QsDef *def = live != NULL ? live : qs_def_parse(text, NULL);
+    QsOffer *offer = qs_offer_new(qs_vm_name(depart->vm), def);
+
+    offer->n_disks = def->image == NULL ? 0 : g_strv_length(def->image);
+    return offer;
+}
+
+static bool take_up(Departure *d, GError **error)
+{
+    const QsDepart *depart = d->depart;
+
+    if (qs_vm_is_alive(depart->vm)) {
+        return carry(d, NULL, error);
+    }
+    /* QEMU is told after the mark alone. */
+    return qs_vm_def(depart->vm)->moved != NULL
+               ? die(d, error)
+               : qs_fail(error, QS_VM_ERROR_FAILED, "stopped here",
+                         "quasar-run start starts it anew",
+                         "\"%s\" was not moved: its launcher ended before it began, and its QEMU",
+                         d->offer->name);
+}
+
+bool qs_depart_resume(const QsDepart *depart, GError **error)
+{
+    Departure d = { .depart = depart,
+                    .offer = recall_offer(depart),
+                    .began = g_get_monotonic_time(),
+                    .resumed = true };
+    bool done = take_up(&d, error);
+
+    qs_offer_free(d.offer);
     return done;
 }

@@ -12,7 +12,8 @@ typedef enum QsOnTimeout { QS_TIMEOUT_CANCEL, QS_TIMEOUT_FORCE, QS_TIMEOUT_WAIT 
 typedef enum QsWay { QS_WAY_AUTO, QS_WAY_DIRECT, QS_WAY_TUNNEL } QsWay;
 
 typedef struct QsDepart {
-    QsVm *vm; /* locked */
+    QsVm *vm;   /* locked */
+    QsJob *job; /* NULL: nobody keeps a record */
     const char *host;
     const char *rsh;          /* a command line, before HOST and what runs there */
     QsWay way;                /* AUTO: direct if that port can be reached */
@@ -40,5 +41,11 @@ QsOffer *qs_depart_offer(const QsVm *vm, QsDef *def, GError **error);
  * where it is.
  */
 bool qs_depart(const QsDepart *depart, GError **error);
+/*
+ * The same for a move whose launcher has died, from wherever it is now: it is followed to its end,
+ * or is over, or never began, and what is left to do is done. The other host is asked where QEMU
+ * here does not know.
+ */
+bool qs_depart_resume(const QsDepart *depart, GError **error);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "move/session.h"
 
+#include "job/samples.h"
 #include "move/stream.h"
 #include "move/talk.h"
 
@@ -221,4 +222,44 @@ bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
     }
     *ret_info = info;
     return true;
+}
+
+bool qs_move_query_plain(QsQmp *qmp, QsMoveInfo *info)
+{
+    g_autoptr(JsonObject) migration =
+        qs_qmp_query(qmp, "query-migrate", qs_qmp_deadline(QUERY_MS), NULL, NULL);
+    JsonObject *ram = migration == NULL ? NULL : qs_json_get_object(migration, "ram", NULL);
+
+    if (ram == NULL) {
+        return false;
+    }
+    info->total = info->remaining = 0;
+    add_memory(migration, info);
+    qs_json_get_u64(ram, "transferred", &info->sent, NULL);
+    return true;
+}
+
+void qs_move_record(QsJob *job, const QsMoveInfo *info)
+{
+    QsSample sample = {
+        .stage = info->stage,
+        .sent = MAX(info->sent, info->received),
+        .total = info->total,
+        .remaining = info->remaining,
+        .rate = info->rate,
+        .dirty_rate = info->dirty_rate,
+        .downtime_ms = info->downtime_ms,
+    };
+
+    if (info->where != QS_WHERE_NONE) {
+        qs_job_enter(job, info->stage);
+        qs_samples_add(job, &sample);
+    }
+}
+
+const char *qs_where_word(QsWhere where)
+{
+    static const char *const words[] = { "none", "here", "peer", "undecided" };
+
+    return words[where];
 }

@@ -9,6 +9,7 @@
 #ifndef QS_MOVE_SESSION_H
 #define QS_MOVE_SESSION_H
 
+#include "job/job.h"
 #include "vm/vm.h"
 
 typedef enum QsWhere { QS_WHERE_NONE, QS_WHERE_HERE, QS_WHERE_PEER, QS_WHERE_UNDECIDED } QsWhere;
@@ -46,5 +47,10 @@ void qs_move_drop_key(QsVm *vm);
 void qs_move_tidy(QsVm *vm, QsQmp *qmp);
 
 bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error);
+/* Without a session: the figures of QEMU's own migration, as in `save`. @info stays on failure. */
+bool qs_move_query_plain(QsQmp *qmp, QsMoveInfo *info);
+/* The stage, and a sample of the figures, into the record of a job that may be NULL. */
+void qs_move_record(QsJob *job, const QsMoveInfo *info);
+const char *qs_where_word(QsWhere where);
 
 #endif

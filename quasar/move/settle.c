@@ -7,16 +7,19 @@
 
 static bool fail_undecided(const QsVm *vm, GError **error)
 {
-    return qs_fail(
-        error, QS_VM_ERROR_UNCERTAIN, "paused here, or on the other host",
-        "when one is known to be lost, quasar-resolve in the monitor of the other's QEMU",
-        "\"%s\" is in the middle of a move that nobody decided", qs_vm_name(vm));
+    g_autofree char *hint =
+        g_strdup_printf("quasar-run resolve %s tells more, and decides", qs_vm_name(vm));
+
+    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or on the other host", hint,
+                   "\"%s\" is in the middle of a move that nobody decided", qs_vm_name(vm));
 }
 
 static bool fail_here(const QsVm *vm, const char *moved, GError **error)
 {
-    return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it is here, and a move of it goes on",
-                   "wait for its end, or quasar-run stop --force ends both",
+    g_autofree char *hint = g_strdup_printf(
+        "quasar-run watch %s, and resume or cancel when its launcher has ended", qs_vm_name(vm));
+
+    return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it is here, and a move of it goes on", hint,
                    "\"%s\" is leaving for %s", qs_vm_name(vm),
                    moved != NULL ? moved : "another host");
 }

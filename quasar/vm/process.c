@@ -55,34 +55,42 @@ bool qs_process_read(gint pid, QsProcess *ret_process, GError **error)
     return true;
 }
 
+void qs_process_put(const QsProcess *process, GKeyFile *file)
+{
+    g_key_file_set_integer(file, GROUP, "pid", process->pid);
+    g_key_file_set_uint64(file, GROUP, "start", process->start);
+    g_key_file_set_string(file, GROUP, "boot", process->boot);
+}
+
+bool qs_process_get(QsProcess *ret_process, GKeyFile *file)
+{
+    g_autofree char *boot = g_key_file_get_string(file, GROUP, "boot", NULL);
+    QsProcess p = { .pid = g_key_file_get_integer(file, GROUP, "pid", NULL),
+                    .start = g_key_file_get_uint64(file, GROUP, "start", NULL) };
+
+    /* Zero and below would name groups of processes. */
+    if (p.pid <= 1 || boot == NULL || g_strlcpy(p.boot, boot, sizeof(p.boot)) >= sizeof(p.boot)) {
+        return false;
+    }
+    *ret_process = p;
+    return true;
+}
+
 bool qs_process_save(const QsProcess *process, const char *path, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
 
-    g_key_file_set_integer(file, GROUP, "pid", process->pid);
-    g_key_file_set_uint64(file, GROUP, "start", process->start);
-    g_key_file_set_string(file, GROUP, "boot", process->boot);
+    qs_process_put(process, file);
     return g_key_file_save_to_file(file, path, error);
 }
 
 bool qs_process_load(QsProcess *ret_process, const char *path, GError **error)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
-    g_autofree char *boot = NULL;
-    QsProcess p = { 0 };
 
-    if (!g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, error)) {
-        return false;
-    }
-    p.pid = g_key_file_get_integer(file, GROUP, "pid", NULL);
-    p.start = g_key_file_get_uint64(file, GROUP, "start", NULL);
-    boot = g_key_file_get_string(file, GROUP, "boot", NULL);
-    /* Zero and below would name groups of processes. */
-    if (p.pid <= 1 || boot == NULL || g_strlcpy(p.boot, boot, sizeof(p.boot)) >= sizeof(p.boot)) {
-        return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "%s names no process", path);
-    }
-    *ret_process = p;
-    return true;
+    return g_key_file_load_from_file(file, path, G_KEY_FILE_NONE, error) &&
+           (qs_process_get(ret_process, file) ||
+            qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "%s names no process", path));
 }
 
 bool qs_process_is_of_this_boot(const QsProcess *process)

@@ -21,6 +21,9 @@ typedef struct QsProcess {
 bool qs_process_read(gint pid, QsProcess *ret_process, GError **error);
 bool qs_process_save(const QsProcess *process, const char *path, GError **error);
 bool qs_process_load(QsProcess *ret_process, const char *path, GError **error);
+/* The same in a key file that holds more. */
+void qs_process_put(const QsProcess *process, GKeyFile *file);
+bool qs_process_get(QsProcess *ret_process, GKeyFile *file);
 
 bool qs_process_is_of_this_boot(const QsProcess *process);
 /* A pidfd, or -1 when it is over, or never was of this boot. */

@@ -14,12 +14,14 @@ struct QsStore {
     char *settings;
     char *secrets;
     char *images;
+    char *jobs;
 };
 
 /* Where it outlives its user's session, as QEMU does: a folder that a logout empties would not. */
-static char *default_run(void)
+static char *in_state(const char *root, const char *folder)
 {
-    return g_build_filename(g_get_user_state_dir(), "quasar", "run", NULL);
+    return root != NULL ? g_build_filename(root, folder, NULL)
+                        : g_build_filename(g_get_user_state_dir(), "quasar", folder, NULL);
 }
 
 QsStore *qs_store_new(const char *root)
@@ -33,7 +35,8 @@ QsStore *qs_store_new(const char *root)
     store->definitions = g_build_filename(config, "vms", NULL);
     store->settings = g_build_filename(config, "quasar.conf", NULL);
     store->secrets = g_build_filename(config, "relay-secrets", NULL);
-    store->run = absolute != NULL ? g_build_filename(absolute, "run", NULL) : default_run();
+    store->run = in_state(absolute, "run");
+    store->jobs = in_state(absolute, "jobs");
     store->images = absolute != NULL
                         ? g_build_filename(absolute, "images", NULL)
                         : g_build_filename(g_get_user_data_dir(), "quasar", "images", NULL);
@@ -48,6 +51,7 @@ void qs_store_free(QsStore *store)
         g_free(store->settings);
         g_free(store->secrets);
         g_free(store->images);
+        g_free(store->jobs);
         g_free(store);
     }
 }
@@ -65,6 +69,11 @@ const char *qs_store_settings(const QsStore *store)
 const char *qs_store_secrets(const QsStore *store)
 {
     return store->secrets;
+}
+
+const char *qs_store_jobs(const QsStore *store)
+{
+    return store->jobs;
 }
 
 char *qs_store_definition(const QsStore *store, const char *name)

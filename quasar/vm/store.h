@@ -22,6 +22,8 @@ const char *qs_store_definitions(const QsStore *store);
 const char *qs_store_settings(const QsStore *store);
 /* The user's secrets for relays. */
 const char *qs_store_secrets(const QsStore *store);
+/* Records of what took long, or does. */
+const char *qs_store_jobs(const QsStore *store);
 char *qs_store_definition(const QsStore *store, const char *name);
 /* A VM's own secret. */
 char *qs_store_secret(const QsStore *store, const char *name);

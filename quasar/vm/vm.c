@@ -281,6 +281,11 @@ QsQmp *qs_vm_monitor(QsVm *vm, guint wait_ms, GCancellable *cancellable, GError 
     return open_qmp(vm, "monitor", wait_ms, cancellable, error);
 }
 
+QsQmp *qs_vm_reader(QsVm *vm, guint wait_ms, GError **error)
+{
+    return open_qmp(vm, "query", wait_ms, NULL, error);
+}
+
 /* QEMU's words, and what a person makes of them. */
 static const char *state_of(const char *status)
 {

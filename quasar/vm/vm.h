@@ -91,6 +91,11 @@ bool qs_vm_kill(QsVm *vm, GError **error);
 
 /* A connected socket of the run folder. */
 int qs_vm_connect(const QsVm *vm, const char *file, GError **error);
+/*
+ * For who only looks, and needs no lock. One at a time is served: who keeps it open keeps `list`
+ * and `show` waiting.
+ */
+QsQmp *qs_vm_reader(QsVm *vm, guint wait_ms, GError **error);
 /* Needs the lock. */
 QsQmp *qs_vm_monitor(QsVm *vm, guint wait_ms, GCancellable *cancellable, GError **error);
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Fake
-from test_migrate import HELLO, offer, script
+from test_migrate import HELLO, left_files, offer, script
 from test_words import define
 
 from deadlines import Deadline
@@ -82,7 +82,7 @@ def receiver(fake: Fake) -> Receiver:
 
 
 def nothing_left(fake: Fake) -> None:
-    assert [p for p in fake.root.rglob("*") if not p.is_dir()] == []
+    assert left_files(fake) == []
     assert not fake.run_folder("web").exists()
 
 

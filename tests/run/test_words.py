@@ -13,7 +13,8 @@ import pytest
 from conftest import TOP, Launcher
 
 VERBS = ["start", "stop", "list", "show", "console", "screenshot", "migrate", "receive",
-         "save", "restore", "doctor", "set", "delete", "config", "version", "completion", "help"]
+         "save", "restore", "doctor", "jobs", "watch", "cancel", "resume", "resolve", "report",
+         "set", "delete", "config", "version", "completion", "help"]
 MANUAL = TOP / "docs" / "man" / "quasar-run.rst"
 DEFINITION = """[vm]
 guest=x86_64
@@ -34,6 +35,19 @@ def define(launcher: Launcher, name: str, more: str = "", number: int = 1) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.conf"
     path.write_text(DEFINITION.format(number, number) + more)
+    return path
+
+
+def record(launcher: Launcher, vm: str, number: int = 1, **more: object) -> Path:
+    """Writes the record of a job, as a launcher would have left it."""
+    job = {"version": 1, "verb": "migrate", "vm": vm, "began": 1000000, "ended": 2000000,
+           "code": 0, "words": "done", **more}
+    lines = ["[job]", *(f"{key}={value}" for key, value in job.items() if value is not None),
+             "[process]", "pid=4000000", "start=1", f"boot={'f' * 36}"]
+    folder = launcher.root / "jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{number}.job"
+    path.write_text("\n".join(lines) + "\n")
     return path
 
 
@@ -73,6 +87,12 @@ USAGE = {
     "setting value": (["config", "memory", "lots"], 2, "a size such as"),
     "unset alone": (["config", "--unset"], 2, "--unset needs a key"),
     "shell": (["completion", "fish"], 2, "bash or zsh"),
+    "no such job": (["watch", "web#7"], 1, 'there is no job "web#7"'),
+    "no job of it": (["resume", "web"], 1, 'there is no job of "web"'),
+    "no number": (["cancel", "web#x"], 2, "this is no job"),
+    "no verdict": (["resolve", "web", "maybe"], 2, "run or discard"),
+    "report format": (["report", "web", "--format", "xml"], 2, "table, json or names"),
+    "svg of a list": (["list", "--format", "svg"], 2, "table, json or names"),
     "help of nothing": (["help", "strat"], 2, 'no command "strat"'),
 }
 
@@ -372,6 +392,10 @@ def test_completion(dry: Launcher, tmp_path: Path) -> None:
     assert complete(dry, "bash", "migrate", "web", "--on-timeout", "f") == ["force"]
     assert complete(dry, "bash", "--root", str(dry.root), "show", "w") == ["web"]
     assert complete(dry, "bash", "list", "--format", "j") == ["json"]
+    assert complete(dry, "bash", "resolve", "web", "") == ["run", "discard"]
+    record(dry, "web")
+    assert complete(dry, "bash", "watch", "") == ["web#1", "db", "web"]
+    assert complete(dry, "bash", "report", "web#") == ["web#1"]
 
 
 def test_zsh_takes_the_same_script(dry: Launcher) -> None:
