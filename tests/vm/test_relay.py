@@ -17,6 +17,7 @@ import places
 import pytest
 from deadlines import Deadline
 from machine import ECHO, HTTP, Machine, MachineError, Setup
+from network import free_port
 from places import Place
 from session import Session
 
@@ -32,12 +33,6 @@ TALKERS = 20
 PAUSE_SECONDS = 60          # an emulated host is slow at first, above all when it is busy
 
 pytestmark = pytest.mark.route(GUEST, HOME, HOME)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Gateway:
