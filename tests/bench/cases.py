@@ -76,8 +76,8 @@ class Plan:
         return self.often if case.size is LARGE else self.seldom
 
 
-QUICK = Plan((Case("loopback", 0, 0), Case("1g", 50, 5), Case("100m", 0, 0)),
-             limit=45, often=3, seldom=1)
+QUICK = Plan((Case("loopback", 50, 0), Case("1g", 10, 5), Case("100m", 0, 0)),
+             limit=45, often=2, seldom=1)
 
 FULL = Plan((
     Case("loopback", 0, 0), Case("loopback", 50, 0), Case("loopback", 200, 0),

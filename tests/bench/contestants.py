@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cases import DOWNTIME_MS
+from cases import DOWNTIME_MS, LINKS, Case
 from deadlines import Deadline
 from machine import Machine
 from migration import ENDS, MigrationFailed
@@ -29,6 +29,7 @@ DISK = "disk0"              # the node of the guest's disk, at both ends
 MIRROR = "mirror0"
 TARGET = "target0"
 LANES = 2                   # multifd's default, and ours
+SLOW = 200e6                # bits a second: one core compresses more
 
 
 @dataclass
@@ -175,3 +176,11 @@ CONTESTANTS = (
     Contestant("quasar-whole-zstd", "quasar, whole, level 1",
                lambda pair: _quasar(pair, level=1), stock=False, disks=True, slow_only=True),
 )
+
+
+def taking_part(case: Case) -> list[Contestant]:
+    """Choose who is measured: compression on slow links, and who takes the disk if it changes."""
+    rate = LINKS[case.link].rate
+    slow = rate is not None and rate < SLOW
+    return [one for one in CONTESTANTS
+            if (one.disks or not case.disks_only) and (slow or not one.slow_only)]

@@ -195,7 +195,7 @@ class Bench:
 
     def stopped(self, since: int) -> float:
         """Return the seconds between the stop here and the start there."""
-        stop = self.source.qmp.events("STOP", since)[0]
+        stop = self.source.qmp.events("STOP", since)[-1]
         resume = self.destination.qmp.events("RESUME")[-1]
         return resume.when - stop.when
 

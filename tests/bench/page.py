@@ -24,6 +24,7 @@ from summary import MIB, Block, Entry, Spread  # noqa: E402
 MARK = ".. Generated from benchmarks/results.json by tests/bench/page.py; changes are lost."
 HEADINGS = ("contestant", "runs", "time, s", "against stock", "sent, MiB", "gap, ms", "stop, ms",
             "CPU, s", "guest's work", "memory, MiB")
+PLOTS = {"time": ("time", "total", 1, "s"), "sent": ("bytes sent", "bytes", MIB, "MiB")}
 LIMIT = 1 << 20             # bytes of a file of results
 
 INTRO = """\
@@ -150,23 +151,32 @@ def _goals(all_blocks: list[Block]) -> list[str]:
         [(goal.asked, goal.found, "yes" if goal.met else "**no**") for goal in found])]
 
 
-def _plotted(blocks: list[Block], limit: float) -> list[plot.Group]:
+def _plotted(blocks: list[Block], field: str, unit: float) -> list[plot.Group]:
+    """Make the bars of a field; what was late is marked as such, with what it came to by then."""
     groups = []
     for block in blocks:
         bars = []
         for entry in block.entries:
-            spread = entry.spread("total")
-            kind = CONTESTANTS.index(entry.who)
-            bars.append(plot.Bar(entry.who.title, kind, spread.median, spread.least, spread.most)
-                        if spread else
-                        plot.Bar(entry.who.title, kind, limit, limit, limit, "late"))
+            spread = entry.spread(field, late=not entry.arrived)
+            assert spread
+            bars.append(plot.Bar(
+                entry.who.title, CONTESTANTS.index(entry.who), spread.median / unit,
+                spread.least / unit, spread.most / unit, "" if entry.arrived else "late"))
         groups.append(plot.Group(summary.loads(block.case), tuple(bars)))
     return groups
 
 
+def _plots(link: Link, blocks: list[Block]) -> dict[str, str]:
+    return {f"benchmarks/{name}-{link.name}.svg": plot.bars(
+        f"{_capital(what)} over {link.title}", _plotted(blocks, field, unit), short)
+        for name, (what, field, unit, short) in PLOTS.items()}
+
+
 def _link(link: Link, blocks: list[Block]) -> list[str]:
-    lines = [*_title(_capital(link.title), "="), f".. image:: benchmarks/time-{link.name}.svg",
-             f"   :alt: time of each contestant, {link.title}", ""]
+    lines = _title(_capital(link.title), "=")
+    for name, (what, *_) in PLOTS.items():
+        lines += [f".. image:: benchmarks/{name}-{link.name}.svg",
+                  f"   :alt: {what} of each contestant, {link.title}", ""]
     for block in blocks:
         lines += _title(_capital(summary.loads(block.case)), "-")
         lines += _table(HEADINGS, [_cells(block, entry) for entry in block.entries])
@@ -184,8 +194,7 @@ def render(results: dict[str, Any]) -> dict[str, str]:
     for link in LINKS.values():
         if blocks := [block for block in found if block.case.link == link.name]:
             lines += _link(link, blocks)
-            files[f"benchmarks/time-{link.name}.svg"] = plot.bars(
-                f"Time over {link.title}, seconds", _plotted(blocks, meta["limit"]), "s")
+            files |= _plots(link, blocks)
     lines += [*_title("How it was measured", "="), HOW.format(
         **sizes, downtime=DOWNTIME_MS, lanes=LANES, limit=meta["limit"]).rstrip()]
     files["benchmarks.rst"] = "\n".join(lines) + "\n"

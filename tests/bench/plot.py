@@ -6,6 +6,7 @@ from html import escape
 
 WIDTH = 760
 NAMES = 190                 # pixels for the names on the left
+MARGIN = 4
 VALUES = 130                # and for the figures on the right
 BAR, SPACE, HEAD = 15, 5, 26
 COLOURS = ("#8c8c8c", "#b5b5b5", "#2f6f9f", "#6fa8cf", "#5f5f5f", "#b5532a", "#dd9a6f")
@@ -52,9 +53,9 @@ def bars(title: str, groups: list[Group], unit: str) -> str:
     """Draw groups of bars below each other, all to one scale that begins at zero."""
     most = max((bar.most for group in groups for bar in group.bars), default=0) or 1
     scale = (WIDTH - NAMES - VALUES) / most
-    lines, y = [_text(0, 16, title, ' font-weight="bold"')], 2 * HEAD
+    lines, y = [_text(MARGIN, 16, title, ' font-weight="bold"')], 2 * HEAD
     for group in groups:
-        lines.append(_text(0, y - 6, group.title))
+        lines.append(_text(MARGIN, y - 6, group.title))
         for bar in group.bars:
             lines += _bar(bar, y, scale, unit)
             y += BAR + SPACE

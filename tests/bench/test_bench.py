@@ -10,30 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import measure
-from cases import LINKS, Case, Plan, Size
+from cases import Case, Plan, Size
 from channel import ChannelError
-from contestants import CONTESTANTS, Contestant
+from contestants import taking_part
 from deadlines import TooLate
 from machine import MachineError
 from migration import MigrationFailed
 from qmp import Lost, QmpError
 
 TROUBLE = (MigrationFailed, measure.Damaged, MachineError, ChannelError, QmpError, Lost, TooLate)
-SLOW = 200e6                # bits a second: one core compresses more
-
-
-def contestants(case: Case) -> list[Contestant]:
-    """Choose who takes part: compression on slow links, and the disk where it is written to."""
-    rate = LINKS[case.link].rate
-    slow = rate is not None and rate < SLOW
-    return [one for one in CONTESTANTS
-            if (one.disks or not case.disks_only) and (slow or not one.slow_only)]
 
 
 def test_case(case: Case, plan: Plan, frozen: Callable[[bool, Size], Any],
               results: list[dict[str, Any]], run_folder: Path) -> None:
     faults, late = [], set()
-    who = contestants(case)
+    who = taking_part(case)
     for turn in range(plan.repeats(case)):
         order = who[turn % len(who):] + who[:turn % len(who)]
         for place, one in enumerate(order):

@@ -11,7 +11,8 @@ from typing import Any
 import page
 import pytest
 import summary
-from cases import LINKS
+from cases import FULL, LINKS, QUICK, Plan
+from contestants import taking_part
 
 SAMPLE = Path(__file__).with_name("sample.json")
 SVG = "{http://www.w3.org/2000/svg}"
@@ -105,15 +106,26 @@ def test_a_busy_machine_is_told(sample: dict[str, Any], share: float, load: floa
 def test_plots_are_svg_with_a_bar_each(sample: dict[str, Any]) -> None:
     files = page.render(sample)
     for block in summary.blocks(sample["results"]):
-        name = f"benchmarks/time-{block.case.link}.svg"
-        assert f".. image:: {name}" in files["benchmarks.rst"]
-        root = ElementTree.fromstring(files[name])
         wanted = sum(len(one.entries) for one in summary.blocks(sample["results"])
                      if one.case.link == block.case.link)
-        assert len(root.findall(f"{SVG}rect")) == wanted + 1        # and the ground
+        for kind in page.PLOTS:
+            name = f"benchmarks/{kind}-{block.case.link}.svg"
+            assert f".. image:: {name}" in files["benchmarks.rst"]
+            root = ElementTree.fromstring(files[name])
+            assert len(root.findall(f"{SVG}rect")) == wanted + 1        # and the ground
+    links = {row["link"] for row in sample["results"]}
+    assert links < set(LINKS), "a link that was not measured has no plot"
     assert {name for name in files if name.endswith(".svg")} == {
-        f"benchmarks/time-{name}.svg" for name in LINKS
-        if any(row["link"] == name for row in sample["results"])}
+        f"benchmarks/{kind}-{name}.svg" for name in links for kind in page.PLOTS}
+
+
+@pytest.mark.parametrize("plan", [QUICK, FULL], ids=["quick", "full"])
+def test_each_of_ours_has_a_stock_one_beside_it(plan: Plan) -> None:
+    for case in plan.cases:
+        names = [one.name for one in taking_part(case)]
+        assert {summary.TWIN[one.disks] for one in taking_part(case)} <= set(names)
+        assert any(not one.stock for one in taking_part(case)), case
+    assert len(set(plan.cases)) == len(plan.cases)
 
 
 def test_the_page_is_what_its_results_make(checkout: Path) -> None:
