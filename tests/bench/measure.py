@@ -33,7 +33,7 @@ from contestants import Contestant, Pair
 from deadlines import Deadline, TooLate
 from gaps import GapClient
 from machine import COUNTER, Machine, Setup
-from migration import save, wait_resumed
+from migration import ENDS, save, wait_resumed
 from places import Place
 from processes import Strangers, cpu_seconds, loopback_bytes, peak_rss, reset_peak
 from qmp import Event
@@ -47,6 +47,7 @@ FILL = "write 65536 {size}"             # as fast as it goes, nearly
 SETTLE = 1.0                # seconds for loads to get going
 BEFORE = 2.0                # seconds over which the guest's work is measured before the move
 LEAD = 1.0                  # seconds before the stop in which a gap may begin
+CANCEL = 15                 # seconds to end a move that is late
 PAGE = 4096
 
 
@@ -113,7 +114,7 @@ def freeze(stock: bool, size: Size, folder: Path) -> Frozen:
         boot_id = machine.wait_ready()
         machine.agent.request(f"dirty 0 {size.dirty_mb}")
         machine.agent.request(FILL.format(size=size.write_mb))
-        deadline = Deadline(60, "the disk's first content")
+        deadline = Deadline(120, "the disk's first content")
         while machine.agent.request("disk").value["disk"]["writes"] * PAGE < size.write_mb << 20:
             deadline.left()
             time.sleep(0.1)
@@ -249,8 +250,15 @@ def _measure(bench: Bench, who: Contestant, limit: float, turn: int, place: int)
     if outcome == "arrived":
         _after(bench, result, before, mark)
     else:
-        bench.source.qmp.execute("migrate_cancel")      # else its end waits for the peer's
+        _give_up(bench.source)
     return result
+
+
+def _give_up(source: Machine) -> None:
+    """Cancel, and wait until the peer knows; else the source's end would wait for that."""
+    source.qmp.execute("migrate_cancel")
+    if source.qmp.execute("query-migrate").get("status") == "cancelling":
+        source.qmp.poll_event("MIGRATION", lambda data: data["status"] in ENDS, timeout=CANCEL)
 
 
 def _after(bench: Bench, result: Result, before: Sample, mark: int) -> None:
