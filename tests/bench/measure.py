@@ -48,6 +48,7 @@ SETTLE = 1.0                # seconds for loads to get going
 BEFORE = 2.0                # seconds over which the guest's work is measured before the move
 LEAD = 1.0                  # seconds before the stop in which a gap may begin
 CANCEL = 15                 # seconds to end a move that is late
+VERIFY = 600                # seconds for the guest to look at every word
 PAGE = 4096
 
 
@@ -201,7 +202,7 @@ class Bench:
         return resume.when - stop.when
 
     def check(self) -> None:
-        found = self.destination.verify()
+        found = self.destination.verify(VERIFY)
         for name in ("memory", "disk"):
             part = found[name]
             if part["errors"] or part["checksum"] != part["expected"] \

@@ -49,10 +49,12 @@ time
     from the first command until the guest runs at the destination and the source is done; *late*:
     not within the {limit:g} seconds it was given, and not tried again in that case
 against stock
-    its time as a part of stock precopy's, or for whole machines of the NBD mirror's
+    its time as a part of stock precopy's, or for whole machines of the NBD mirror's, where neither
+    was late
 sent
     bytes that passed the shaping proxy, both ways; on loopback, where there is none, all bytes of
-    the loopback device with their headers.  Of a late one, and so with all that follows: until then
+    the loopback device with their headers.  Of one that was always late, here and for its processor
+    time: until then
 gap
     the longest time without an answer to a client outside, which then has to connect anew
 stop
@@ -95,10 +97,10 @@ def _memory(block: Block, entry: Entry) -> str:
 
 def _cells(block: Block, entry: Entry) -> tuple[str, ...]:
     return (entry.who.title, str(len(entry.rows)), _time(entry), _part(block.against_twin(entry)),
-            _numbers(entry.spread("bytes", late=True), ".1f", MIB),
+            _numbers(entry.spread("bytes", cost=True), ".1f", MIB),
             _numbers(entry.spread("gap"), ".0f", 0.001),
             _numbers(entry.spread("stopped"), ".0f", 0.001),
-            _numbers(entry.spread(summary.cpu, late=True), ".2f"),
+            _numbers(entry.spread(summary.cpu, cost=True), ".2f"),
             _numbers(entry.spread(summary.work), ".2f"), _memory(block, entry))
 
 
@@ -157,7 +159,7 @@ def _plotted(blocks: list[Block], field: str, unit: float) -> list[plot.Group]:
     for block in blocks:
         bars = []
         for entry in block.entries:
-            spread = entry.spread(field, late=not entry.arrived)
+            spread = entry.spread(field, cost=True)
             assert spread
             bars.append(plot.Bar(
                 entry.who.title, CONTESTANTS.index(entry.who), spread.median / unit,

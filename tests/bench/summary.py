@@ -48,10 +48,14 @@ class Entry:
         return len(self.rows) - len(self.arrived)
 
     def spread(self, value: str | Callable[[Row], float | None], *,
-               late: bool = False) -> Spread | None:
-        """Sum up a field, or what VALUE makes of a row; LATE: also of moves that did not end."""
+               cost: bool = False) -> Spread | None:
+        """Sum up a field, or what VALUE makes of a row.
+
+        COST: if none arrived, what those that were late came to.
+        """
         get = (lambda row: row[value]) if isinstance(value, str) else value
-        found = [get(row) for row in (self.rows if late else self.arrived)]
+        rows = self.rows if cost and not self.arrived else self.arrived
+        found = [get(row) for row in rows]
         return Spread.of([one for one in found if one is not None])
 
 
@@ -70,10 +74,11 @@ class Block:
         return self.entry(TWIN[entry.who.disks])
 
     def against_twin(self, entry: Entry) -> float | None:
-        """Return the entry's median time as a part of its twin's."""
+        """Return the entry's median time as a part of its twin's, if neither was ever late."""
         twin = self.twin(entry)
-        mine = entry.spread("total")
-        theirs = twin.spread("total") if twin else None
+        if not twin or entry.late or twin.late:
+            return None
+        mine, theirs = entry.spread("total"), twin.spread("total")
         return mine.median / theirs.median if mine and theirs else None
 
     def memory_above(self, entry: Entry, end: str) -> float | None:
@@ -122,34 +127,28 @@ class Goal:
     met: bool
 
 
+def _judge(block: Block, entry: Entry, asked: str, most: float) -> Goal:
+    """Hold an entry's time against its twin's; whoever arrives has beaten one that is late."""
+    part, twin = block.against_twin(entry), block.twin(entry)
+    if part is not None:
+        return Goal(asked, f"{part:.2f} of its time", part <= most)
+    if entry.late or not twin:
+        return Goal(asked, f"{entry.late} of {len(entry.rows)} late", False)
+    return Goal(asked, f"{twin.who.title}: late", True)
+
+
 def _local(all_blocks: list[Block]) -> list[Goal]:
-    goals = []
-    for block in all_blocks:
-        entry = block.entry("quasar")
-        if block.case.link == LOCAL_LINK and entry:
-            part = block.against_twin(entry)
-            goals.append(Goal(f"loopback, {loads(block.case)}: memory no slower than stock precopy",
-                              f"{part:.2f} of its time" if part else "did not end",
-                              part is not None and part <= 1))
-    return goals
+    return [_judge(block, entry, f"loopback, {loads(block.case)}: memory no slower than stock "
+                   "precopy", 1)
+            for block in all_blocks
+            if block.case.link == LOCAL_LINK and (entry := block.entry("quasar"))]
 
 
 def _whole(all_blocks: list[Block]) -> list[Goal]:
-    goals = []
-    for block in all_blocks:
-        for name in ("quasar-whole", "quasar-whole-zstd"):
-            entry = block.entry(name)
-            if block.case.link != WHOLE_LINK or not entry:
-                continue
-            part = block.against_twin(entry)
-            twin = block.twin(entry)
-            asked = f"100 Mb/s, {loads(block.case)}: {entry.who.title} at most half of NBD mirror"
-            if part is None and entry.arrived and twin and twin.late:
-                goals.append(Goal(asked, "the mirror did not end", True))
-            else:
-                goals.append(Goal(asked, f"{part:.2f} of its time" if part else "did not end",
-                                  part is not None and part <= WHOLE_PART))
-    return goals
+    return [_judge(block, entry, f"100 Mb/s, {loads(block.case)}: {entry.who.title} at most half "
+                   "of NBD mirror", WHOLE_PART)
+            for block in all_blocks for name in ("quasar-whole", "quasar-whole-zstd")
+            if block.case.link == WHOLE_LINK and (entry := block.entry(name))]
 
 
 def _memory(all_blocks: list[Block]) -> list[Goal]:
