@@ -27,6 +27,7 @@ TOP = upstream.TOP
 RESULTS = TOP / "build" / "check"
 GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
 FAULTS = "tests/vm/test_faults.py"
+BENCH_PAGE = "tests/bench/test_page.py"
 STOCK_HOSTS = ("x86_64", "ppc64le", "aarch64", "s390x")      # what the scenarios compare with
 
 
@@ -100,7 +101,7 @@ def check_unit(run: Run) -> None:
 
 
 def check_scripts(run: Run) -> None:
-    _pytest(run, "scripts", "tests/scripts", "tests/lib")
+    _pytest(run, "scripts", "tests/scripts", "tests/lib", BENCH_PAGE)
 
 
 def build_hosts(run: Run) -> None:
@@ -159,6 +160,16 @@ def check_fault(run: Run) -> None:
     _pytest(run, "fault", FAULTS, "--hosts=x86_64", *(["--quick"] if run.quick else []))
 
 
+def check_bench(run: Run) -> None:
+    """The transports side by side; a quick run leaves the page in docs/ alone."""
+    for stock in (False, True):
+        hosts.Host("x86_64", stock=stock).build(["x86_64"])
+    pages = RESULTS / "bench" if run.quick else TOP / "docs"
+    _pytest(run, "bench", "tests/bench", f"--results={RESULTS / 'bench.json'}",
+            f"--pages={pages}", *(["--quick"] if run.quick else []),
+            f"--deselect={BENCH_PAGE}::test_the_page_is_what_its_results_make")
+
+
 SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "style": (check_style, "formatting, lint, patch headers, licences"),
     "unit": (check_unit, "unit tests: native, sanitized, on each foreign host"),
@@ -168,7 +179,9 @@ SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "run": (check_run, "the launcher: words, and VMs from start to end"),
     "vm": (check_vm, "real guests that move between hosts"),
     "fault": (check_fault, "kills, cuts, silence and damage in every stage of a move"),
+    "bench": (check_bench, "beside stock QEMU, on a quiet machine: only when it is named"),
 }
+ASKED_FOR = ("bench",)      # not part of a whole check
 
 
 def _options() -> argparse.Namespace:
@@ -202,7 +215,7 @@ def main() -> int:
 
 def _run(run: Run, options: argparse.Namespace) -> int:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in options.suite or SUITES:
+    for name in options.suite or [one for one in SUITES if one not in ASKED_FOR]:
         step(f"suite {name}")
         try:
             SUITES[name][0](run)

@@ -12,4 +12,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     with suppress(ValueError):      # another folder of the same run may have it already
-        parser.addoption("--quick", action="store_true", help="no difference here: all are quick")
+        parser.getgroup("quasar").addoption("--quick", action="store_true",
+                                            help="no difference here: all are quick")

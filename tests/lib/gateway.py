@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deadlines import Deadline
 from machine import ECHO, HTTP
+from network import free_port
 from places import Place
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "relay"))
@@ -20,12 +21,6 @@ from relaylib import Relay  # noqa: E402
 
 KEY = "default/web"
 PAUSE_SECONDS = 60          # an emulated host is slow at first, above all when it is busy
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 class Gateway:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""New connections to a guest's services: each returns nothing or says what is wrong."""
+"""Ports, and new connections to a guest's services: these return nothing or what is wrong."""
 
 import http.client
 import os
@@ -11,6 +11,13 @@ from machine import ECHO, HTTP, Machine
 TIMEOUT = 20
 TRIES = 3                   # the first packets after an arrival may be lost, as on any network
 BYTES = 32768
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 def echo_fault(machine: Machine, size: int = 4096) -> str | None:

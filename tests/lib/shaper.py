@@ -61,6 +61,10 @@ def _plain(address: Address) -> list | str:
     return list(address) if isinstance(address, tuple) else str(address)
 
 
+def _found(value: list | str) -> tuple[str, int] | Path:
+    return Path(value) if isinstance(value, str) else (value[0], value[1])
+
+
 class Shaper:
     """The link; use it as a context, or call close()."""
 
@@ -85,8 +89,7 @@ class Shaper:
         except BaseException:
             self.close()
             raise
-        self.address: tuple[str, int] | Path = \
-            Path(found) if isinstance(found, str) else (found[0], found[1])
+        self.address = _found(found)
 
     def __enter__(self) -> "Shaper":
         return self
@@ -126,6 +129,11 @@ class Shaper:
         if not answer.pop("ok"):
             raise ShaperError(f"{what}: {answer['error']}")
         return answer
+
+    def lead(self, target: Address, *, listen: Address = ("127.0.0.1", 0)) -> \
+            tuple[str, int] | Path:
+        """Lead to another target as well, over the same bottlenecks; return where to dial it."""
+        return _found(self._ask("lead", target=_plain(target), listen=_plain(listen))["address"])
 
     # Its properties
 

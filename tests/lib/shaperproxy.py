@@ -36,6 +36,7 @@ from bottleneck import End, Flow, Line
 READ = 1 << 18              # bytes at once
 KERNEL = 1 << 17            # bytes asked for each of a socket's own buffers
 CONNECTIONS = 128           # at once; more are reset
+DOORS = 8
 REDIAL = 0.01               # seconds, when a unix listener's queue is full
 EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 REQUEST_LIMIT = 1 << 16
@@ -153,8 +154,9 @@ class Way(Flow):
 
 
 class Connection:
-    def __init__(self, near: socket.socket, far: socket.socket, up: Line, down: Line):
-        self.near, self.far = Side(near), Side(far)
+    def __init__(self, near: socket.socket, target: str | tuple[str, int], up: Line, down: Line):
+        self.target = target
+        self.near, self.far = Side(near), Side(_socket(target))
         self.up, self.down = Way(up, self.near, self.far), Way(down, self.far, self.near)
         self.up.back, self.down.back = self.down, self.up
         self.up.connection = self.down.connection = self
@@ -175,8 +177,17 @@ class Connection:
                 side.socket.close()
 
 
+class Door:
+    """Where a target is dialled: a listener of our own."""
+
+    def __init__(self, listener: socket.socket, target: str | tuple[str, int]):
+        self.listener = listener
+        self.target = target
+        self.knocked = False                # somebody waits to be accepted
+
+
 class Proxy:
-    """The link: a listener, its connections, and a line for each direction."""
+    """The link: its listeners, their connections, and a line for each direction."""
 
     def __init__(self, control: socket.socket):
         self._control = control
@@ -184,14 +195,12 @@ class Proxy:
         self._stop = False
         self._epoll = select.epoll()
         self._epoll.register(control, select.EPOLLIN)
-        self._listener: socket.socket | None = None
-        self._target: str | tuple[str, int] = ""
+        self._doors: dict[int, Door] = {}
         self._lines: dict[str, Line] = {}
         self._connections: list[Connection] = []
         self._sides: dict[int, tuple[Connection, Side]] = {}
         self._redial: list[tuple[float, Connection]] = []
         self._refusing = False
-        self._knocked = False               # somebody waits to be accepted
         self._count = dict.fromkeys(("up", "down", "made", "cut", "refused", "failed"), 0)
 
     def run(self) -> None:
@@ -201,17 +210,18 @@ class Proxy:
                 self._event(descriptor, events)
             now = time.monotonic()
             self._dial_again(now)
-            if self._knocked:
-                self._accept(now)
+            for door in self._doors.values():
+                if door.knocked:
+                    self._accept(door, now)
             timeout = 0 if self._pump(now) else self._timeout(now)
 
     def close(self) -> None:
         for connection in self._connections:
             connection.gone = True
         self._bury(list(self._connections))
-        if self._listener:
-            address = self._listener.getsockname()
-            self._listener.close()
+        for door in self._doors.values():
+            address = door.listener.getsockname()
+            door.listener.close()
             if isinstance(address, str):
                 Path(address).unlink(missing_ok=True)
 
@@ -220,8 +230,8 @@ class Proxy:
     def _event(self, descriptor: int, events: int) -> None:
         if descriptor == self._control.fileno():
             self._serve_control()
-        elif self._listener and descriptor == self._listener.fileno():
-            self._knocked = True
+        elif descriptor in self._doors:
+            self._doors[descriptor].knocked = True
         elif descriptor in self._sides:
             connection, side = self._sides[descriptor]
             if events != select.EPOLLOUT:
@@ -235,13 +245,12 @@ class Proxy:
         self._sides[side.socket.fileno()] = (connection, side)
         self._epoll.register(side.socket, EDGES)
 
-    def _accept(self, now: float) -> None:
-        assert self._listener
+    def _accept(self, door: Door, now: float) -> None:
         while not any(line.silent for line in self._lines.values()):
             try:
-                near, _ = self._listener.accept()
+                near, _ = door.listener.accept()
             except BlockingIOError:
-                self._knocked = False
+                door.knocked = False
                 return
             except OSError:
                 continue                    # it went away before it was let in
@@ -249,7 +258,7 @@ class Proxy:
                 self._count["refused"] += 1
                 _reset(near)
                 continue
-            connection = Connection(near, _socket(self._target), *self._lines.values())
+            connection = Connection(near, door.target, *self._lines.values())
             connection.far.dialling = True
             self._connections.append(connection)
             self._count["made"] += 1
@@ -259,9 +268,9 @@ class Proxy:
     def _dial(self, connection: Connection, now: float) -> None:
         side = connection.far
         try:
-            side.socket.connect(self._target)
+            side.socket.connect(connection.target)
         except BlockingIOError:
-            if isinstance(self._target, str):       # its queue is full, and nobody will tell
+            if isinstance(connection.target, str):     # its queue is full, and nobody will tell
                 self._redial.append((now + REDIAL, connection))
                 return
         except OSError:
@@ -341,13 +350,23 @@ class Proxy:
     def do_open(self, target: str | list, listen: str | list, **shape: Any) -> dict:
         now = time.monotonic()
         self._lines = {name: Line(now, **shape) for name in ("up", "down")}
-        self._target = _address(target)
+        return self.do_lead(target, listen)
+
+    def do_lead(self, target: str | list, listen: str | list) -> dict:
+        """Lead to a target, over the same lines as to any other."""
+        if len(self._doors) == DOORS:
+            raise ValueError(f"a link leads to {DOORS} targets at most")
         address = _address(listen)
-        self._listener = _socket(address)
-        self._listener.bind(address)
-        self._listener.listen(CONNECTIONS)
-        self._epoll.register(self._listener, select.EPOLLIN | select.EPOLLET)
-        return {"address": self._listener.getsockname()}
+        listener = _socket(address)
+        try:
+            listener.bind(address)
+            listener.listen(CONNECTIONS)
+        except OSError:
+            listener.close()
+            raise
+        self._doors[listener.fileno()] = Door(listener, _address(target))
+        self._epoll.register(listener, select.EPOLLIN | select.EPOLLET)
+        return {"address": listener.getsockname()}
 
     def do_shape(self, direction: str, **shape: Any) -> dict:
         wanted = [(line, {"rate": line.rate, "delay": line.delay, "queue": line.queue} | shape)

@@ -19,7 +19,7 @@ import pytest
 from bottleneck import ARRIVED, FLIPPED, QUEUE, TURN_MOST
 from deadlines import TooLate
 from shaper import PROGRAM, Address, RandomCuts, Shaper, ShaperError
-from shaperproxy import KERNEL
+from shaperproxy import DOORS, KERNEL
 
 TIMEOUT = 20
 MBIT = 1e6
@@ -212,6 +212,33 @@ def test_rate_is_kept_and_shared(sink: Server, rate: float, count: int) -> None:
     assert len(parts) == count
     for part in parts.values():
         assert part == pytest.approx(sum(parts.values()) / count, rel=0.15)
+
+
+def test_two_targets_share_the_bottleneck(sink: Server) -> None:
+    """Both get what was sent to them, and half of the rate each."""
+    rate = 25 * MBIT
+    second = Server()
+    sink.keep = second.keep = False
+    with Shaper(sink.address, rate=rate) as link:
+        elsewhere = link.lead(second.address)
+        with Load(link.address, 1), Load(elsewhere, 1):
+            time.sleep(WARM_UP)
+            since = time.monotonic()
+            time.sleep(WINDOW)
+            parts = [one.came(since, time.monotonic())[0] for one in (sink, second)]
+    assert [len(one.connections) for one in (sink, second)] == [1, 1]
+    second.close()
+    assert sum(parts) < 1.05 * rate
+    assert parts[0] == pytest.approx(parts[1], rel=0.15)
+
+
+def test_a_link_leads_to_few_targets(echo: Server) -> None:
+    with Shaper(echo.address) as link:
+        for _ in range(DOORS - 1):
+            with dial(link.lead(echo.address)) as connection:
+                ask(connection)
+        with pytest.raises(ShaperError, match=f"{DOORS} targets at most"):
+            link.lead(echo.address)
 
 
 def test_round_trip_takes_the_delay_twice(echo: Server) -> None:
