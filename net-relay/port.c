@@ -310,6 +310,7 @@ static void link_relieved(QsStream *stream, void *opaque)
 static void from_guest(QsPort *port, const guint8 *frame, gsize size)
 {
     gint64 now = g_get_monotonic_time();
+    guint64 before;
 
     if (port->paused) {
         return;
@@ -320,7 +321,13 @@ static void from_guest(QsPort *port, const guint8 *frame, gsize size)
         return;
     }
     qs_rate_take(&port->from_rate, size);
+    before = qs_switch_port_counters(port->place)->crowded;
     qs_switch_from_guest(port->place, frame, size, now);
+    /* The counter tells the rest. */
+    if (before == 0 && qs_switch_port_counters(port->place)->crowded > 0) {
+        qs_log(QS_LOG_PEER, "macs-crowded", "identity=%s macs=%u", port->identity->key,
+               qs_switch_port_macs(port->place));
+    }
 }
 
 static void link_record(QsStream *stream, guint8 type, const guint8 *data, gsize size, void *opaque)

@@ -140,12 +140,20 @@ def speeds(nat: str, mtu: int, delay: float) -> dict[str, float]:
         return found
 
 
-@pytest.mark.parametrize("mtu", [1500, 65520])
-def test_ten_times_libslirp_over_20_ms(mtu: int) -> None:
-    ours, theirs = speeds("scaled", mtu, 0.01), speeds("slirp", mtu, 0.01)
+@pytest.mark.parametrize("mtu,trip", [(1500, 0.02), (65520, 0.02), (65520, 0.2)])
+def test_ten_times_libslirp_over_a_distance(mtu: int, trip: float) -> None:
+    """The best of each in three rounds: a machine that is busy is slow over no distance too."""
+    ours: dict[str, float] = {}
+    theirs: dict[str, float] = {}
+    for _ in range(3):
+        for best, nat in ((ours, "scaled"), (theirs, "slirp")):
+            for way, speed in speeds(nat, mtu, trip / 2).items():
+                best[way] = max(speed, best.get(way, 0.0))
+        if all(speed >= 10 * theirs[way] for way, speed in ours.items()):
+            break
     for way, speed in ours.items():
-        print(f"MTU {mtu}, {way}: {speed:.0f} Mb/s, libslirp {theirs[way]:.1f}, "
-              f"{speed / theirs[way]:.1f} times")
+        print(f"MTU {mtu}, {trip * 1000:.0f} ms, {way}: {speed:.0f} Mb/s, "
+              f"libslirp {theirs[way]:.1f}, {speed / theirs[way]:.1f} times")
     assert all(speed >= 10 * theirs[way] for way, speed in ours.items()), (ours, theirs)
 
 
