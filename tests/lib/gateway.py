@@ -46,7 +46,7 @@ class Gateway:
 
     def wait_guest(self) -> None:
         """Wait until the guest has its address and answers through the relay."""
-        deadline = Deadline(90, "the guest's echo")
+        deadline = Deadline(300, "the guest's echo")
         while deadline.left():
             try:
                 with self.connect(ECHO, 2) as one:

@@ -8,6 +8,7 @@ there. Whatever a test leaves running is ended by the launcher itself.
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -54,10 +55,11 @@ class Launcher:
     def run(self, *words: object, **more: Any) -> subprocess.CompletedProcess:
         """Run to the end; `env` adds to the environment."""
         environment = {**self.environment, **more.pop("env", {})}
+        more.setdefault("timeout", TIMEOUT)
         more.setdefault("stdin", subprocess.DEVNULL if "input" not in more else None)
         return subprocess.run(self.argv(*words), env=environment, capture_output=True, text=True,
-                              timeout=TIMEOUT, check=False, **{k: v for k, v in more.items()
-                                                               if v is not None})
+                              check=False,
+                              **{k: v for k, v in more.items() if v is not None})
 
     def good(self, *words: object, **more: Any) -> str:
         """Run, insist on success, return stdout."""
@@ -197,3 +199,41 @@ def bare(quasar: Launcher, guest: Callable[[str], Any]) -> Launcher:
     quasar.good("start", "box", "--kernel", guest("bare-x86_64").kernel, "--memory", "64M",
                 "--net", "none")
     return quasar
+
+
+class Elsewhere:
+    """The launcher of a foreign host, under the same root."""
+
+    def __init__(self, place: places.Place, launcher: Launcher):
+        self.place = place
+        self.launcher = launcher
+
+    def program(self) -> str:
+        """As a shell starts it."""
+        argv, environment = self.place.command(["quasar-run"])
+        more = [f"{k}={v}" for k, v in environment.items() if os.environ.get(k) != v]
+        return shlex.join(["env", *more, *argv])
+
+    def good(self, *words: object) -> subprocess.CompletedProcess:
+        argv, environment = self.place.command(
+            ["quasar-run", "--root", str(self.launcher.root), *map(str, words)])
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False,
+                              stdin=subprocess.DEVNULL, timeout=2 * TIMEOUT)
+        assert done.returncode == 0, done.stderr
+        return done
+
+
+@pytest.fixture
+def elsewhere(request: pytest.FixtureRequest, quasar: Launcher) -> Elsewhere:
+    place = places.Place.parse(request.param)
+    hosts = os.environ.get("QUASAR_TEST_HOSTS")
+    if hosts and place.arch not in hosts.split(","):
+        pytest.skip(f"host {place.arch} is not among {hosts}")
+    if not request.config.getoption("--no-build"):
+        place.build(["x86_64"])
+    try:
+        place.command(["quasar-run"])
+        place.command(["qemu-system-x86_64"])
+    except Failure as failure:
+        pytest.skip(str(failure))
+    return Elsewhere(place, quasar)

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launcher
-from test_hosts import Elsewhere
+from conftest import Elsewhere, Launcher
 from test_migrate import HELLO, script, way_to
 from test_words import define
 

@@ -1,57 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM saved here is continued on a host of another kind, and comes back."""
 
-import os
-import shlex
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launcher
-
-from places import Place
-from say import Failure
-
-TIMEOUT = 120
-
-
-class Elsewhere:
-    """The launcher of a foreign host, under the same root."""
-
-    def __init__(self, place: Place, launcher: Launcher):
-        self.place = place
-        self.launcher = launcher
-
-    def program(self) -> str:
-        """As a shell starts it."""
-        argv, environment = self.place.command(["quasar-run"])
-        return f"env PATH={shlex.quote(environment['PATH'])} {shlex.join(argv)}"
-
-    def good(self, *words: object) -> subprocess.CompletedProcess:
-        argv, environment = self.place.command(
-            ["quasar-run", "--root", str(self.launcher.root), *map(str, words)])
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False,
-                              stdin=subprocess.DEVNULL, timeout=TIMEOUT)
-        assert done.returncode == 0, done.stderr
-        return done
-
-
-@pytest.fixture
-def elsewhere(request: pytest.FixtureRequest, quasar: Launcher) -> Elsewhere:
-    place = Place.parse(request.param)
-    hosts = os.environ.get("QUASAR_TEST_HOSTS")
-    if hosts and place.arch not in hosts.split(","):
-        pytest.skip(f"host {place.arch} is not among {hosts}")
-    if not request.config.getoption("--no-build"):
-        place.build(["x86_64"])
-    try:
-        place.command(["quasar-run"])
-        place.command(["qemu-system-x86_64"])
-    except Failure as failure:
-        pytest.skip(str(failure))
-    return Elsewhere(place, quasar)
+from conftest import Elsewhere, Launcher
 
 
 @pytest.mark.parametrize("elsewhere", ["ppc64le:64k", "s390x"], indirect=True)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Launcher
-from test_hosts import Elsewhere
+from conftest import Elsewhere, Launcher
 from test_migrate import ANY_PAUSE, HELLO, offer, way_to
 from test_strangers import DEFINITION, make
 from test_words import define
@@ -358,7 +357,7 @@ def test_to_another_architecture(web: Launcher, elsewhere: Elsewhere, gateway: G
     far = Launcher(tmp_path / "there", web.environment)
     talker = Talker(gateway)
     try:
-        web.good("migrate", "web", "127.0.0.1", "--rsh", rsh, *ANY_PAUSE)
+        web.good("migrate", "web", "127.0.0.1", "--rsh", rsh, *ANY_PAUSE, timeout=300)
         wait_for(lambda: far.state("web")["relay"] == {"state": "attached", "epoch": 2}, 60)
         talker.wait_more()
         talker.end()
