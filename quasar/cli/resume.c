@@ -91,7 +91,7 @@ static const struct {
 } ways[] = {
     { "migrate", resume_migrate, "%s is at %s" },
     { "receive", resume_receive, "%s is here; it came from %s" },
-    { "save", resume_save, "%s is saved in %s and stopped here" },
+    { "save", resume_save, "%s is saved in %s" },
     { "restore", resume_restore, "%s is here; it was restored from %s" },
 };
 

@@ -309,11 +309,10 @@ bool qs_save_resume(QsCli *cli, QsVm *vm, QsJob *job, GError **error)
     bool saved = g_str_equal(qs_job_phase_before(job), "end"), done = true;
     QsMark m;
 
+    /* Without the mark QEMU had ended; one that lives by now was started since. */
     if (qs_mark_get(vm, MARK, &m)) {
         done = recover(cli, vm, &m, &saved, error);
         qs_mark_clear(&m);
-    } else if (saved) {
-        done = qs_vm_kill(vm, error);
     }
     return done &&
            (saved ||

@@ -781,3 +781,13 @@ def test_save_cancelled_after_its_launcher(source: Source, tmp_path: Path) -> No
     fake.tell(**{"query-status": {"status": "paused"}, "query-migrate": {"status": "cancelled"}})
     fake.good("cancel", "web")
     assert not list(tmp_path.glob("f*"))
+
+
+def test_started_since_it_was_saved(source: Source, tmp_path: Path) -> None:
+    """Who resumes a save that was over does not end what was started later."""
+    fake = source.fake
+    path = record(fake, "web", verb="save", peer=tmp_path / "f", ended=None, code=None, words=None)
+    path.write_text(path.read_text() + "[phases]\n00-end=1500000\n")
+    fake.good("resume", "web")
+    assert fake.state("web")["state"] == "running" and "quit" not in source.asked()
+    assert jobs(fake)[-1]["state"] == "done"
