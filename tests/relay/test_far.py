@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import guest as g
@@ -363,14 +364,23 @@ def test_a_thousand_short_connections_leave_nothing(relay: Relay) -> None:
         guest.attach(relay.attach("acme/web").sock)
         worker = wait_for(relay.workers)["acme.web"]    # type: ignore[index]
         sizes = []
+        turn = threading.Lock()     # of asking the namespace for a socket
+
+        def talk(count: int) -> None:
+            with turn:
+                sock = guest.socket()
+            with sock:
+                sock.connect(("10.0.2.2", server.port))
+                message = b"%d" % count
+                sock.sendall(message)
+                assert sock.recv(100) == message
+
         for _ in range(2):
-            for count in range(500):
-                with guest.connect("10.0.2.2", server.port) as sock:
-                    message = b"%d" % count
-                    sock.sendall(message)
-                    assert sock.recv(100) == message
+            with ThreadPoolExecutor(25) as pool:
+                list(pool.map(talk, range(500)))
             wait_for(lambda: flows_in(relay) == 0, 20, "the last connection to be over")
             sizes.append(worker_size(worker))
         print("descriptors and KiB after 500 and 1000", sizes)
-        assert sizes[1][0] == sizes[0][0]
+        # The question itself has one.
+        assert sizes[1][0] <= sizes[0][0] + 2
         assert sizes[1][1] - sizes[0][1] < 1024
