@@ -101,7 +101,10 @@ def test_killed_while_it_moves(pair: Pair, rsh: Path, phase: str) -> None:    # 
     assert here.good("list", "--format", "names") == ""
     assert there.state("box")["state"] == "running"
     assert last_pass(there, "box") > before
-    assert [job["state"] for job in jobs(here) + jobs(there)] == ["done", "done"]
+    deadline = Deadline(20, "the receiver to write down that it is there")
+    while [job["state"] for job in jobs(here) + jobs(there)] != ["done", "done"]:
+        assert deadline.left() > 0, (deadline.what, jobs(here), jobs(there))
+        time.sleep(0.1)
 
 
 def test_killed_as_it_is_there(pair: Pair, rsh: Path, tmp_path: Path) -> None:    # noqa: F811

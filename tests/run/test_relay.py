@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Elsewhere, Launcher
-from test_migrate import ANY_PAUSE, HELLO, offer, way_to
+from test_migrate import ANY_PAUSE, HELLO, left_files, offer, way_to
 from test_strangers import DEFINITION, make
 from test_words import define
 
@@ -104,7 +104,7 @@ def test_attached(web: Launcher, gateway: Gateway) -> None:
     web.good("stop", "--force", "web")
     wait_for(lambda: "reason=released" in gateway.relay.log())
     web.good("delete", "web")
-    assert [p for p in web.root.rglob("*") if p.is_file()] == []
+    assert left_files(web) == []
 
 
 def test_by_its_socket_with_the_users_secret(linux: Callable[..., Any], quasar: Launcher,
@@ -260,7 +260,7 @@ def test_connections_go_along(web: Launcher, there: Launcher, gateway: Gateway, 
     assert "warning" not in done.stderr
     assert there.state("web")["relay"] == {"state": "attached", "epoch": 2}
     talker.wait_more()
-    assert [p for p in web.root.rglob("*") if p.is_file()] == []
+    assert left_files(web) == []
     tells_nothing(there, gateway.secret.hex())
     back = way_to(web.root, rsh.with_name("back"))
     there.good("migrate", "web", "127.0.0.1", "--rsh", back, "--net", unix_of(gateway),
@@ -279,7 +279,7 @@ def test_a_move_given_up(web: Launcher, there: Launcher, gateway: Gateway, rsh: 
     talker.wait_more()
     talker.end()
     assert web.state("web")["relay"] == {"state": "attached", "epoch": 1}
-    assert [p for p in there.root.rglob("*") if not p.is_dir()] == []
+    assert left_files(there) == []
 
 
 def test_what_was_there_stays_when_it_does_not_come_back(
@@ -309,7 +309,7 @@ def test_refused_before_anything_is_touched(web: Launcher, there: Launcher, gate
     (web.root / "aside").rename(web.root / "vms" / "web.secret")
     gateway.relay.kill()
     assert "cannot be reached" in web.bad(3, *words, "--dry-run")
-    assert not [p for p in there.root.rglob("*") if not p.is_dir()]
+    assert left_files(there) == []
     assert web.state("web")["state"] == "running"
 
 
@@ -377,7 +377,7 @@ def test_a_secret_that_makes_no_sense(fake: Launcher, gateway: Gateway) -> None:
                     "relay-secret": "0\nroot:0"})]
     done = fake.run("receive", input="\n".join(talk) + "\n")
     assert "a malformed secret" in done.stdout + done.stderr
-    assert [p for p in fake.root.rglob("*") if not p.is_dir()] == []
+    assert left_files(fake) == []
 
 
 @pytest.mark.parametrize("secret, words", [
@@ -387,7 +387,7 @@ def test_files_of_strangers(dry: Launcher, tmp_path: Path, secret: str | None,
     files = {} if secret is None else {"relay-secret": secret.encode()}
     file = make(tmp_path / "f", DEFINITION.replace("net=none", "net=relay:gw/web"), **files)
     assert words in dry.bad(3, "restore", file)
-    assert [p for p in dry.root.rglob("*") if not p.is_dir()] == []
+    assert left_files(dry) == []
 
 
 def test_a_secret_for_nothing(dry: Launcher, tmp_path: Path) -> None:
