@@ -377,7 +377,7 @@ def test_report(pair: Pair, rsh: Path, tmp_path: Path) -> None:    # noqa: F811
     """The drawing shows what the samples say, and these what the progress said."""
     here, there = pair
     text = here.good("migrate", "box", "127.0.0.1", "--rsh", rsh, "--progress", "json",
-                     "--bandwidth", "16M", *ANY_PAUSE)
+                     "--bandwidth", "4M", *ANY_PAUSE)
     lines = [json.loads(line) for line in text.splitlines()]
     report = json.loads(here.good("report", "box", "--format", "json"))
     samples = report["samples"]
