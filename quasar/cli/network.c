@@ -2,7 +2,7 @@
 #include "cli/network.h"
 
 /* A relay that answers does so at once; for another one nobody waits long. */
-#define SETTLE_MS 2000
+#define SETTLE_MS 5000
 
 /* What the VM that runs was started with may differ from its definition. */
 static bool find_relay(QsVm *vm, QsRelay *ret_relay)
