@@ -13,7 +13,7 @@ from session import Session
 
 HOME = "x86_64"
 UNUSED = 63 << 20           # an address that a bare guest does not write to
-SECTIONS = 20               # a machine without a card or disk has more
+SECTIONS = 10               # a machine without a card or disk has more
 
 pytestmark = [pytest.mark.quick, pytest.mark.route("bare-x86_64", HOME, HOME)]
 

@@ -17,6 +17,7 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "hw/core/cpu.h"
 #include "io/channel-buffer.h"
 #include "migration/quasar-portability.h"
 #include "migration/register.h"
@@ -59,19 +60,14 @@ static void section_free(void *opaque)
     g_free(section);
 }
 
-static bool digest_once(const SaveVMHandlers *ops,
-                        const VMStateDescription *vmsd, void *state,
+static bool digest_once(const VMStateDescription *vmsd, void *state,
                         Section *section)
 {
     QIOChannelBuffer *buffer = qio_channel_buffer_new(4096);
     QEMUFile *f = qemu_file_new_output(QIO_CHANNEL(buffer));
-    int ret = 0;
+    int ret;
 
-    if (vmsd) {
-        ret = vmstate_save_state(f, vmsd, state, NULL);
-    } else {
-        ops->save_state(f, state);
-    }
+    ret = vmstate_save_state(f, vmsd, state, NULL);
     ret = qemu_fflush(f) ?: ret;
     section->length = buffer->usage;
     section->digest = qs_wire_sum(buffer->data, buffer->usage);
@@ -82,12 +78,15 @@ static bool digest_once(const SaveVMHandlers *ops,
 
 static bool is_apart(const VMStateDescription *vmsd)
 {
-    for (size_t i = 0; vmsd && i < G_N_ELEMENTS(apart); i++) {
+    for (size_t i = 0; i < G_N_ELEMENTS(apart); i++) {
         if (g_str_equal(vmsd->name, apart[i])) {
             return true;
         }
     }
-    return false;
+    /* what interrupts wait there is found out anew when it is loaded */
+    return g_str_equal(target_name(), "ppc64") &&
+           (g_str_equal(vmsd->name, "cpu") ||
+            g_str_equal(vmsd->name, "cpu_common"));
 }
 
 static bool is_steady(const Section *section)
@@ -104,17 +103,16 @@ static void note(const char *name, uint32_t instance,
     Section first = { 0 }, again = { 0 };
     Section *section;
 
-    if ((!vmsd && (!ops || !ops->save_state)) ||
-        (vmsd && !vmstate_section_needed(vmsd, state)) ||
-        is_apart(vmsd) ||
+    /* functions in place of a description are for what goes with memory */
+    if (!vmsd || !vmstate_section_needed(vmsd, state) || is_apart(vmsd) ||
         strlen(name) > NAME_MAX_LEN || sections->len == SECTIONS_MAX) {
         return;
     }
     section = g_new0(Section, 1);
     section->name = g_strdup(name);
     section->instance = instance;
-    if (digest_once(ops, vmsd, state, &first) &&
-        digest_once(ops, vmsd, state, &again) &&
+    if (digest_once(vmsd, state, &first) &&
+        digest_once(vmsd, state, &again) &&
         first.length == again.length && first.digest == again.digest) {
         section->length = first.length;
         section->digest = first.digest;
