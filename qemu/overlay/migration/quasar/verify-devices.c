@@ -83,7 +83,7 @@ static bool is_apart(const VMStateDescription *vmsd)
             return true;
         }
     }
-    /* what interrupts wait there is found out anew when it is loaded */
+    /* loading starts the decrementer anew, and raises what it raises then */
     return g_str_equal(target_name(), "ppc64") &&
            (g_str_equal(vmsd->name, "cpu") ||
             g_str_equal(vmsd->name, "cpu_common"));
@@ -103,7 +103,8 @@ static void note(const char *name, uint32_t instance,
     Section first = { 0 }, again = { 0 };
     Section *section;
 
-    /* functions in place of a description are for what goes with memory */
+    /* made of functions: s390x's storage keys come back otherwise than they
+     * went, and nobody has looked into the others of this kind */
     if (!vmsd || !vmstate_section_needed(vmsd, state) || is_apart(vmsd) ||
         strlen(name) > NAME_MAX_LEN || sections->len == SECTIONS_MAX) {
         return;
