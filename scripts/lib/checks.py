@@ -40,9 +40,11 @@ class Run:
     tally: Tally
 
 
-def _side_by_side() -> list[str]:
-    """Let three processes share the files of a suite whose tests wait most of the time."""
-    return ["-n", "3", "--dist", "loadfile"] if importlib.util.find_spec("xdist") else []
+def _side_by_side(processes: int, share: str = "loadfile") -> list[str]:
+    """Let processes share a suite whose tests wait much of their time, file by file or freely."""
+    if not importlib.util.find_spec("xdist"):
+        return []
+    return ["-n", str(processes), "--dist", share]
 
 
 def _pytest(run: Run, name: str, *arguments: str, **more: str) -> None:
@@ -151,20 +153,22 @@ def check_run(run: Run) -> None:
     own.setup(host.kind, build, ["-Dqemu=false", "-Dtests=false", "-Dlauncher=enabled"])
     say.run(["ninja", "-C", build], env=meson.build_environment(TOP), what="building the launcher",
             log=TOP / "build" / "run.log")
-    _pytest(run, "run", "tests/run", *_side_by_side(),
+    _pytest(run, "run", "tests/run", *_side_by_side(3),
             QUASAR_RUN=str(build / "quasar/cli/quasar-run"))
 
 
 def check_vm(run: Run) -> None:
     build_hosts(run)
-    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", f"--hosts={','.join(run.hosts)}",
-            f"--table={RESULTS / 'vm-table.txt'}", *(["--quick"] if run.quick else []))
+    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_side_by_side(2),
+            f"--hosts={','.join(run.hosts)}", f"--table={RESULTS / 'vm-table.txt'}",
+            *(["--quick"] if run.quick else []))
 
 
 def check_fault(run: Run) -> None:
     """Every fault in every stage of a session; a host of one kind is enough for that."""
     hosts.Host("x86_64").build(GUESTS_ON["x86_64"])
-    _pytest(run, "fault", FAULTS, "--hosts=x86_64", *(["--quick"] if run.quick else []))
+    _pytest(run, "fault", FAULTS, *_side_by_side(3, "load"), "--hosts=x86_64",
+            *(["--quick"] if run.quick else []))
 
 
 def check_bench(run: Run) -> None:

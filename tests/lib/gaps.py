@@ -104,6 +104,8 @@ class GapClient:
         self._stop = True
         self._wake.send(b"x")
         self._thread.join(10)
+        self._wake.close()
+        self._woken.close()
 
     def follow(self, address: tuple[str, int]) -> None:
         """The guest is to be found at ADDRESS from now on."""
@@ -144,8 +146,6 @@ class GapClient:
                     self._try(key.data, lambda one=key.data: self._serve(one))
         self._begin_again()
         self._selector.close()
-        self._wake.close()
-        self._woken.close()
 
     def _begin_again(self) -> None:
         for connection in list(self._connections):

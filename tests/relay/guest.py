@@ -75,14 +75,16 @@ class Link:
     def send(self, kind: int, payload: bytes = b"") -> None:
         self.sock.sendall(record(kind, payload))
 
-    def receive(self, timeout: float = DEADLINE) -> tuple[int, bytes]:
-        """The next record; TimeoutError when none comes."""
+    def receive(self, timeout: float = DEADLINE, ahead: int = 262144) -> tuple[int, bytes]:
+        """The next record; TimeoutError when none comes.  Without `ahead` not a byte more is read."""
         deadline = time.monotonic() + timeout
         while True:
-            if len(self.buffer) >= 4:
+            missing = 4 - len(self.buffer)
+            if missing <= 0:
                 head, = struct.unpack("!I", self.buffer[:4])
                 size = head & 0xFFFFFF
-                if len(self.buffer) >= 4 + size:
+                missing = 4 + size - len(self.buffer)
+                if missing <= 0:
                     payload = self.buffer[4:4 + size]
                     self.buffer = self.buffer[4 + size:]
                     return head >> 24, payload
@@ -91,7 +93,7 @@ class Link:
                 raise TimeoutError("no record came")
             self.sock.settimeout(left)
             try:
-                data = self.sock.recv(262144)
+                data = self.sock.recv(ahead or missing)
             except ConnectionError as error:
                 raise LinkClosed(self.bye) from error
             if not data:
@@ -150,14 +152,15 @@ def connect(where: str | tuple[str, int]) -> socket.socket:
 
 
 def handshake(sock: socket.socket, key: str, secret: bytes | None, **more: object) -> Link:
-    """`secret` None: TLS has proved it already."""
+    """`secret` None: TLS has proved it already.  What follows the welcome is left in the socket,
+    for whoever the link is handed to."""
     link = Link(sock)
     payload = hello(*key.split("/"), **more)  # type: ignore[arg-type]
     link.send(HELLO, payload)
-    kind, answer = link.receive()
+    kind, answer = link.receive(ahead=0)
     if kind == CHALLENGE and secret is not None:
         link.send(PROOF, hmac.new(secret, LABEL + answer + payload, hashlib.sha256).digest())
-        kind, answer = link.receive()
+        kind, answer = link.receive(ahead=0)
     if kind == REFUSED:
         sock.close()
         raise Refused(struct.unpack("!H", answer[:2])[0], answer[2:].decode())

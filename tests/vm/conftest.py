@@ -254,6 +254,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Itera
         report.sections.append(("machines", one.story()))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the moves to the process that writes the table, when the tests run side by side."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["moves"] = session.config.stash[ROWS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[ROWS] += getattr(node, "workeroutput", {}).get("moves", [])
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = config.stash[ROWS]
     if not rows:

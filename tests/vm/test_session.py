@@ -14,6 +14,7 @@ from typing import Any
 import places
 import pytest
 from conftest import Trip
+from deadlines import Deadline
 from machine import Machine, Setup
 from places import Place
 from qmp import QmpError
@@ -22,6 +23,7 @@ from shaper import RandomCuts
 
 HOME = "x86_64"
 IN_FLIGHT = 1 << 20         # more than 100 Mb/s and 20 ms ask for
+FAST_IN_FLIGHT = 4 << 20    # more than 1 Gb/s and no distance ask for
 
 
 @pytest.mark.quick
@@ -76,6 +78,35 @@ def test_lanes_and_levels(pair: Callable[..., Session], lanes: int, level: int) 
     assert told["session"] == session.info("destination")["session"]
     seen = [e.data["stage"] for e in session.source.qmp.events("QUASAR_STAGE")]
     assert seen[:2] == ["prepare", "bulk"] and seen[-3:] == ["stop", "commit", "done"]
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+@pytest.mark.parametrize(("level", "lanes"), [(0, 1), (1, 2)])
+def test_lanes_where_work_can_be_shared(pair: Callable[..., Session], level: int,
+                                        lanes: int) -> None:
+    session = pair(settings={"level": level})
+    session.start()
+    session.check_arrives()
+    assert len(session.info("source")["lanes"]) == lanes
+
+
+@pytest.mark.quick
+@pytest.mark.route("bare-x86_64", HOME, HOME)
+def test_a_fast_link_needs_little_under_way(pair: Callable[..., Session]) -> None:
+    """What is under way when the machine stops adds to its pause."""
+    session = pair(rate=1e9, parameters={"downtime-limit": 1})
+    session.start()
+    told = []
+    deadline = Deadline(30, "the rate of the link")
+    while len(told) < 40:
+        deadline.left()
+        info = session.info("source")
+        if info["rate"] > 40e6:
+            told.append(info["in-flight"])
+        time.sleep(0.05)
+    assert max(told) <= FAST_IN_FLIGHT, told
+    session.source.qmp.execute("migrate_cancel")
 
 
 @pytest.mark.route("bare-x86_64", HOME, HOME)

@@ -273,14 +273,19 @@ static QsOutFrame *next_ping(QuasarConnection *connection, int64_t now)
                       NULL);
 }
 
+static bool ack_is_due(const QuasarLink *link, int64_t now)
+{
+    return qs_session_ack_due(link->session) ||
+           link->unacked >= QUASAR_ACK_BYTES ||
+           (link->unacked && now - link->unacked_since >= QUASAR_ACK_NS);
+}
+
 static QsOutFrame *next_ack(QuasarConnection *connection, int64_t now)
 {
     QuasarLink *link = connection->link;
     g_autoptr(GBytes) marks = NULL;
 
-    if (!qs_session_ack_due(link->session) &&
-        link->unacked < QUASAR_ACK_BYTES &&
-        (!link->unacked || now - link->unacked_since < QUASAR_ACK_NS)) {
+    if (!ack_is_due(link, now)) {
         return NULL;
     }
     link->unacked = 0;
@@ -482,14 +487,17 @@ static bool deliver(QuasarConnection *connection, const QsFrame *frame,
                     GError **error)
 {
     QuasarLink *link = connection->link;
+    bool first = !link->unacked;
     const char *why = NULL;
     g_autoptr(QsKv) kv = NULL;
 
-    if (!link->unacked) {
+    if (first) {
         link->unacked_since = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     }
     link->unacked += frame->header.stored_len + QS_HEADER_LEN;
-    qemu_cond_broadcast(&link->work);
+    if (first || ack_is_due(link, link->unacked_since)) {
+        qemu_cond_broadcast(&link->work);
+    }
     link->faults_in_a_row = 0;
     if (frame->header.type == QS_FRAME_DATA) {
         if (!quasar_link_take_piece(link, frame, &why)) {

@@ -6,8 +6,9 @@
  * the bound must be large enough to fill the link and no larger.  It is twice
  * what the peer confirms in one round trip, taken from the best rate of the
  * last second and a half and the shortest round trip seen (a queue in the
- * network makes the others longer).  Twice, so that a link that became faster
- * is discovered.
+ * network makes the others longer), with the time that the peer gathers bytes
+ * before it confirms them.  Twice, so that a link that became faster is
+ * discovered.
  */
 #include "qemu/osdep.h"
 #include "qemu/units.h"
@@ -16,6 +17,7 @@
 
 #define FLOW_LOOK_NS (100 * SCALE_MS)
 #define FLOW_ACK_NS (20 * SCALE_MS)   /* what the peer waits, and more */
+#define FLOW_TURN_NS (4 * SCALE_MS)   /* until a thread gets its turn */
 #define FLOW_MIN (64 * KiB)
 #define FLOW_MAX (QUASAR_RING / 2)
 #define FLOW_START (2 * MiB)
@@ -55,6 +57,15 @@ uint64_t quasar_flow_rate(const QuasarFlow *flow)
     return sum / 3;
 }
 
+/* How long a byte that arrived may go unconfirmed. */
+static int64_t confirmation_ns(const QuasarFlow *flow)
+{
+    int64_t full = muldiv64(2 * QUASAR_ACK_BYTES, NANOSECONDS_PER_SECOND,
+                            MIN(MAX(flow->best_rate, 1), UINT32_MAX));
+
+    return MIN(full + FLOW_TURN_NS, FLOW_ACK_NS);
+}
+
 static void look(QuasarLink *link, int64_t now)
 {
     QuasarFlow *flow = &link->flow;
@@ -74,7 +85,7 @@ static void look(QuasarLink *link, int64_t now)
         flow->best_rate = MAX(flow->best_rate, flow->rates[i]);
     }
     limit = 2 * muldiv64(flow->best_rate,
-                         MIN(flow->round_trip + FLOW_ACK_NS,
+                         MIN(flow->round_trip + confirmation_ns(flow),
                              NANOSECONDS_PER_SECOND), NANOSECONDS_PER_SECOND);
     flow->limit = MIN(MAX(limit, FLOW_MIN), FLOW_MAX);
     qemu_cond_broadcast(&link->room);

@@ -63,6 +63,7 @@ struct QuasarLink {
     QemuCond space;                   /* for readers of connections */
     QemuCond ended;
     EventNotifier readable;
+    bool shown_readable;              /* it is set */
 
     uint64_t id;
     QsKv *hello;                      /* dialling end: what it says */

@@ -111,6 +111,27 @@ void quasar_link_unref(QuasarLink *link)
     g_free(link);
 }
 
+static bool may_read(const QuasarLink *link)
+{
+    const QuasarPiece *piece = g_queue_peek_head((GQueue *)&link->pieces);
+
+    return link->dead || link->in_shut ||
+           (piece && piece->offset + piece->used == link->in_next);
+}
+
+/* The notifier is set as long as a read would not have to wait. */
+static void show_readable(QuasarLink *link)
+{
+    bool readable = may_read(link);
+
+    if (readable && !link->shown_readable) {
+        event_notifier_set(&link->readable);
+    } else if (!readable && link->shown_readable) {
+        event_notifier_test_and_clear(&link->readable);
+    }
+    link->shown_readable = readable;
+}
+
 /* Everybody who waits looks again. */
 static void wake_all(QuasarLink *link)
 {
@@ -120,7 +141,7 @@ static void wake_all(QuasarLink *link)
     qemu_cond_broadcast(&link->arrived);
     qemu_cond_broadcast(&link->space);
     qemu_cond_broadcast(&link->ended);
-    event_notifier_set(&link->readable);
+    show_readable(link);
 }
 
 /* The lock is dropped for the callback. */
@@ -366,18 +387,16 @@ ssize_t quasar_link_read(QuasarLink *link, const struct iovec *iov,
     for (;;) {
         size_t done;
 
-        event_notifier_test_and_clear(&link->readable);
         if (link->in_shut) {
             set_stream_error(link, errp);
             return -1;
         }
         done = read_pieces(link, iov, niov);
+        show_readable(link);
         if (done) {
-            event_notifier_set(&link->readable);
             return done;
         }
         if (link->dead) {
-            event_notifier_set(&link->readable);
             set_stream_error(link, errp);
             return -1;
         }
@@ -427,7 +446,7 @@ bool quasar_link_take_piece(QuasarLink *link, const QsFrame *frame,
     piece->bytes = g_bytes_ref(frame->payload);
     g_queue_insert_after(&link->pieces, before, piece);
     if (offset == link->in_next) {
-        event_notifier_set(&link->readable);
+        show_readable(link);
         qemu_cond_broadcast(&link->arrived);
     }
     return true;
@@ -440,7 +459,7 @@ void quasar_link_shutdown(QuasarLink *link, bool read, bool write)
     link->out_shut |= write;
     qemu_cond_broadcast(&link->room);
     qemu_cond_broadcast(&link->arrived);
-    event_notifier_set(&link->readable);
+    show_readable(link);
 }
 
 EventNotifier *quasar_link_readable(QuasarLink *link)

@@ -29,6 +29,7 @@
 #include "move.h"
 #include "settings.h"
 #include "verify.h"
+#include "wire/encoder.h"
 #include "wire/error.h"
 #include "../portability/policy.h"
 
@@ -36,6 +37,7 @@
 #define ABORT_NS (5 * NANOSECONDS_PER_SECOND)
 #define ABORT_LATE_NS (600 * NANOSECONDS_PER_SECOND)
 #define FILE_LEVEL 1          /* of zstd, unless it was set */
+#define LANES_FOR_WORK 2
 
 typedef struct Outgoing {
     bool active;              /* from 'migrate' to DONE or FAILED */
@@ -380,6 +382,18 @@ static bool check_capabilities(Error **errp)
     return true;
 }
 
+/*
+ * Bytes that are just passed on come fastest over one connection; encryption
+ * and compression are work that processors can share.
+ */
+static uint32_t choose_lanes(const QuasarLinkConfig *config)
+{
+    if (quasar_settings()->lanes) {
+        return quasar_settings()->lanes;
+    }
+    return config->creds || config->level != QS_LEVEL_NONE ? LANES_FOR_WORK : 1;
+}
+
 static bool make_config(const SocketAddress *address, QuasarLinkConfig *config,
                         Error **errp)
 {
@@ -401,8 +415,8 @@ static bool make_config(const SocketAddress *address, QuasarLinkConfig *config,
         config->tls_hostname = g_strdup(address->u.inet.host);
     }
     config->address = QAPI_CLONE(SocketAddress, address);
-    config->lanes = quasar_settings()->lanes;
     config->level = quasar_settings()->level;
+    config->lanes = choose_lanes(config);
     config->resume_ns = quasar_settings()->resume_seconds *
                         NANOSECONDS_PER_SECOND;
     return true;

@@ -12,7 +12,6 @@
 #define RESUME_SECONDS_MAX (24 * 3600)
 
 static QuasarLimits settings = {
-    .lanes = 2,
     .level = QS_LEVEL_NONE,
     .resume_seconds = 60,
     .disks = true,

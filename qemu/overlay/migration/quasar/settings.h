@@ -6,7 +6,7 @@
 #include "qapi/qapi-types-quasar.h"
 
 typedef struct QuasarLimits {
-    uint32_t lanes;
+    uint32_t lanes;           /* 0: not set, so chosen for each session */
     int level;
     bool level_set;           /* by the user */
     uint32_t resume_seconds;
