@@ -28,6 +28,7 @@ TOP = upstream.TOP
 RESULTS = TOP / "build" / "check"
 GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
 FAULTS = "tests/vm/test_faults.py"
+SPEEDS = "tests/relay/test_far.py"      # compares throughputs: nothing else may run beside it
 BENCH_PAGE = "tests/bench/test_page.py"
 STOCK_HOSTS = ("x86_64", "ppc64le", "aarch64", "s390x")      # what the scenarios compare with
 
@@ -138,10 +139,13 @@ def check_relay(run: Run) -> None:
     own.setup(host.kind, build, ["-Dqemu=false", "-Drelay=enabled"])
     say.run(["ninja", "-C", build], env=meson.build_environment(TOP), what="building the relay",
             log=TOP / "build" / "relay.log")
-    _pytest(run, "relay", "tests/relay", QUASAR_RELAYD=str(build / "net-relay/quasar-relayd"),
-            QUASAR_RELAYCTL=str(build / "net-relay/quasar-relayctl"),
-            QUASAR_RELAY_TLS_PIPE=str(build / "tests/relay/tls-pipe"),
-            QUASAR_TEST_QEMU=str(host.bin() / "qemu-system-x86_64"))
+    programs = {"QUASAR_RELAYD": build / "net-relay/quasar-relayd",
+                "QUASAR_RELAYCTL": build / "net-relay/quasar-relayctl",
+                "QUASAR_RELAY_TLS_PIPE": build / "tests/relay/tls-pipe",
+                "QUASAR_TEST_QEMU": host.bin() / "qemu-system-x86_64"}
+    environment = {name: str(path) for name, path in programs.items()}
+    _pytest(run, "relay", "tests/relay", f"--ignore={SPEEDS}", *_side_by_side(3), **environment)
+    _pytest(run, "relay-far", SPEEDS, **environment)
 
 
 def check_run(run: Run) -> None:
