@@ -139,6 +139,11 @@ static bool start(Daemon *d, GError **error)
     if (!qs_sandbox_give_up(error) || !qs_sandbox_limit(DESCRIPTORS, 0, error)) {
         return false;
     }
+    /* Before anything is made that a signal would leave behind, and before the filter: GLib starts
+     * a thread for these. */
+    g_unix_signal_add(SIGTERM, on_stop, d);
+    g_unix_signal_add(SIGINT, on_stop, d);
+    g_unix_signal_add(SIGHUP, on_reload, d);
     d->relay = qs_relay_new(d->config, error);
     if (d->relay == NULL) {
         return false;
@@ -157,10 +162,6 @@ static bool start(Daemon *d, GError **error)
             return false;
         }
     }
-    /* Before the filter: GLib starts a thread for these. */
-    g_unix_signal_add(SIGTERM, on_stop, d);
-    g_unix_signal_add(SIGINT, on_stop, d);
-    g_unix_signal_add(SIGHUP, on_reload, d);
     return !d->config->seccomp || qs_sandbox_filter(QS_SANDBOX_DAEMON, &d->filtered, error);
 }
 

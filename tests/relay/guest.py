@@ -76,7 +76,7 @@ class Link:
         self.sock.sendall(record(kind, payload))
 
     def receive(self, timeout: float = DEADLINE, ahead: int = 262144) -> tuple[int, bytes]:
-        """The next record; TimeoutError when none comes.  Without `ahead` not a byte more is read."""
+        """The next record, or TimeoutError; without `ahead` not a byte more is read."""
         deadline = time.monotonic() + timeout
         while True:
             missing = 4 - len(self.buffer)

@@ -238,6 +238,7 @@ def test_a_client_of_a_forward(relay: Relay) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with far_guest(relay, delay=0.005) as guest, guest.listen(80) as listener:
+        wait_for(lambda: relay.port("acme/web")["nat"] == "running")
         relay.result("forward-add", identity="acme/web", forward=f"tcp:127.0.0.1:{port}:80")
         clients = [socket.create_connection(("127.0.0.1", port), PATIENCE) for _ in range(20)]
         inner = {}
