@@ -21,6 +21,7 @@ result.
 
 import os
 import shutil
+import subprocess
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +42,6 @@ from shaper import Shaper
 from travel import Frozen, copy_sparse
 
 HOME = "x86_64"
-GUEST = "linux-x86_64"
 KIB_PER_MB = 1000000 / 1024
 FILL = "write 65536 {size}"             # as fast as it goes, nearly
 SETTLE = 1.0                # seconds for loads to get going
@@ -106,12 +106,22 @@ def blank(path: Path, size: Size) -> Path:
     return path
 
 
+def _own_disk(place: Place, guest: Any, path: Path) -> Path:
+    """Make the disk that a guest starts from, a raw image of the size it has."""
+    argv, environment = place.command(["qemu-img", "convert", "-q", "-O", "raw", str(guest.disk),
+                                       str(path)])
+    subprocess.run(argv, env=environment, check=True)
+    return path
+
+
 def freeze(stock: bool, size: Size, folder: Path) -> Frozen:
     """Boot a guest, fill part of its memory and disk, save it."""
     folder.mkdir(parents=True)
-    disk = blank(folder / "disk.img", size)
-    setup = Setup(places.guest(GUEST), memory_mb=size.memory_mb, disk=disk)
-    with Machine(Place(HOME, stock=stock), setup, folder / "boot") as machine:
+    place, guest = Place(HOME, stock=stock), places.guest(size.guest, size.disk_mb >> 10)
+    disk = folder / "disk.img"
+    disk = _own_disk(place, guest, disk) if guest.disk else blank(disk, size)
+    setup = Setup(guest, memory_mb=size.memory_mb, disk=disk)
+    with Machine(place, setup, folder / "boot") as machine:
         boot_id = machine.wait_ready()
         machine.agent.request(f"dirty 0 {size.dirty_mb}")
         machine.agent.request(FILL.format(size=size.write_mb))

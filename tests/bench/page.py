@@ -39,7 +39,9 @@ Linux under TCG on one vCPU, both ends on the same machine.  Its agent rewrites 
 and of the disk at a given rate, with words that do not compress.  On loopback and 1 Gb/s it has
 {large.memory_mb} MiB of memory, {large.dirty_mb} MiB of them such words, and {large.write_mb} MiB
 on a disk of {large.disk_mb} MiB; on the slower links these are {small.memory_mb},
-{small.dirty_mb}, {small.write_mb} and {small.disk_mb} MiB.
+{small.dirty_mb}, {small.write_mb} and {small.disk_mb} MiB.  The Debian guest has {debian.memory_mb}
+MiB and a disk of {debian.disk_mb} MiB with a root file system; all but {debian.dirty_mb} and
+{debian.write_mb} MiB of them are what such a system keeps there.
 
 All contestants are asked for a downtime of {downtime} ms, have no limit of bandwidth, may slow the
 guest down (auto-converge) and use {lanes} connections where they use several.  The order changes

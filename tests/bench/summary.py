@@ -18,7 +18,7 @@ MIB = 1 << 20
 STRANGERS = 0.1             # of the processors' time: more, and a measurement is in doubt
 RSS_BOUND = 256 * MIB
 TWIN = {False: "precopy", True: "mirror"}       # the stock way that does the same, without disks
-WHOLE_LINK, WHOLE_PART = "100m", 0.5
+WHOLE_LINKS, WHOLE_PART = ("100m", "debian"), 0.5
 LOCAL_LINK = "loopback"
 
 
@@ -145,10 +145,10 @@ def _local(all_blocks: list[Block]) -> list[Goal]:
 
 
 def _whole(all_blocks: list[Block]) -> list[Goal]:
-    return [_judge(block, entry, f"100 Mb/s, {loads(block.case)}: {entry.who.title} at most half "
-                   "of NBD mirror", WHOLE_PART)
+    return [_judge(block, entry, f"{LINKS[block.case.link].title}, {loads(block.case)}: "
+                   f"{entry.who.title} at most half of NBD mirror", WHOLE_PART)
             for block in all_blocks for name in ("quasar-whole", "quasar-whole-zstd")
-            if block.case.link == WHOLE_LINK and (entry := block.entry(name))]
+            if block.case.link in WHOLE_LINKS and (entry := block.entry(name))]
 
 
 def _memory(all_blocks: list[Block]) -> list[Goal]:

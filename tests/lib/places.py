@@ -47,10 +47,10 @@ class Place:
         return self.host.command(argv)
 
 
-def guest(name: str) -> Any:
-    """Build a guest, or take it from the cache."""
+def guest(name: str, disk_gib: int = 0) -> Any:
+    """Build a guest, or take it from the cache; DISK_GIB is for one that has a disk of its own."""
     import guests
-    return guests.build(name)
+    return guests.build(name, disk_gib) if disk_gib else guests.build(name)
 
 
 def target(guest_name: str) -> str:
