@@ -163,7 +163,7 @@ def check_run(run: Run) -> None:
 
 def check_vm(run: Run) -> None:
     build_hosts(run)
-    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_side_by_side(2),
+    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_side_by_side(2, "load"),
             f"--hosts={','.join(run.hosts)}", f"--table={RESULTS / 'vm-table.txt'}",
             *(["--quick"] if run.quick else []))
 

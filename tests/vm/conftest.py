@@ -267,7 +267,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = config.stash[ROWS]
-    if not rows:
+    if not rows or hasattr(config, "workeroutput"):
         return
     terminalreporter.section("moves")
     terminalreporter.write(scoreboard.text(rows))
