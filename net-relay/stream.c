@@ -23,6 +23,7 @@ struct QsStream {
     void *opaque;
     GSource *source;
     gpointer tag;
+    GIOCondition polled; /* what the source is polled for */
     guint flush_timer;
 
     guint8 *in;
@@ -100,12 +101,18 @@ static bool has_output(const QsStream *s)
     return qs_queue_size(s->out) > 0 || (s->ending && !s->ended);
 }
 
+/* GLib wakes the loop at each change, even at one to the same: then no round would ever sleep. */
 static void update_poll(QsStream *s)
 {
-    if (!s->closed) {
-        g_source_modify_unix_fd(
-            s->source, s->tag,
-            s->channel->ops->wants(s->channel, wants_read(s), has_output(s) && s->blocked));
+    GIOCondition wanted;
+
+    if (s->closed) {
+        return;
+    }
+    wanted = s->channel->ops->wants(s->channel, wants_read(s), has_output(s) && s->blocked);
+    if (wanted != s->polled) {
+        s->polled = wanted;
+        g_source_modify_unix_fd(s->source, s->tag, wanted);
     }
 }
 
@@ -330,7 +337,8 @@ QsStream *qs_stream_new(QsChannel *channel, gsize queue_limit, const QsStreamOps
     s->last_input = g_get_monotonic_time();
     s->source = g_source_new(&source_funcs, sizeof(StreamSource));
     ((StreamSource *)s->source)->stream = s;
-    s->tag = g_source_add_unix_fd(s->source, channel->fd, G_IO_IN);
+    s->polled = G_IO_IN;
+    s->tag = g_source_add_unix_fd(s->source, channel->fd, s->polled);
     g_source_attach(s->source, NULL);
     return s;
 }

@@ -400,6 +400,30 @@ static void test_stream_in_pieces(void)
     }
 }
 
+static gboolean time_is_over(gpointer over)
+{
+    *(bool *)over = true;
+    return G_SOURCE_REMOVE;
+}
+
+/* One that has nothing to do costs no processor time. */
+static void test_stream_sleeps(void)
+{
+    Seen seen = { 0 };
+    int fd = make_stream(&seen);
+    bool over = false;
+    guint rounds = 0;
+
+    g_timeout_add(200, time_is_over, &over);
+    for (; !over; rounds++) {
+        g_main_context_iteration(NULL, TRUE);
+    }
+    g_assert_cmpuint(rounds, <, 20);
+    close(fd);
+    turn();
+    g_assert_true(seen.closed);
+}
+
 static void test_stream_refuses(void)
 {
     static const struct {
@@ -797,6 +821,7 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/queue/feed", test_queue_feeds);
     g_test_add_func("/relay/queue/feed-part", test_queue_feeds_a_part);
     g_test_add_func("/relay/stream/pieces", test_stream_in_pieces);
+    g_test_add_func("/relay/stream/sleeps", test_stream_sleeps);
     g_test_add_func("/relay/stream/refuses", test_stream_refuses);
     g_test_add_func("/relay/stream/stops", test_stream_stops_and_goes_on);
     g_test_add_func("/relay/stream/last-words", test_stream_last_words);
