@@ -81,7 +81,7 @@ def test_connections_go_along(gateway: VmGateway, run_folder: Path, there: str) 
         assert idle.recv(20) == b"still here\n"
         told = netdev(session.destination)
         assert (told["epoch"], told["identity"]) == (2, KEY)
-        assert netdev(session.source)["state"] == "ended"
+        wait_for(lambda: netdev(session.source)["state"] == "ended", PAUSE_SECONDS)
         assert "taken-over" in netdev(session.source)["reason"]
 
 

@@ -399,6 +399,10 @@ static QsOutFrame *next_frame(QuasarConnection *connection)
     QsOutFrame *frame = next_pong(connection);
 
     frame = frame ?: next_ack(connection, now);
+    if (!frame && !connection->wrote) {
+        /* first of all: without the round trip too little would be sent */
+        frame = next_ping(connection, now);
+    }
     if (frame) {
         return frame;
     }
