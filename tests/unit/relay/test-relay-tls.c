@@ -96,8 +96,9 @@ static gpointer run_peer(gpointer data)
     receive_records(session, peer);
     gnutls_deinit(session);
     gnutls_psk_free_client_credentials(credentials);
-    close(peer->fd);
+    /* In this order: the stream must not end before the test looks at it for the last time. */
     g_atomic_int_set(&peer->done, 1);
+    close(peer->fd);
     g_main_context_wakeup(NULL);
     return NULL;
 }
