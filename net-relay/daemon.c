@@ -32,6 +32,7 @@ typedef struct Daemon {
     GMainLoop *loop;
     bool filtered; /* system calls */
     bool again;    /* start the program anew */
+    bool stopping;
 } Daemon;
 
 static char *opt_config, *opt_metrics_file;
@@ -98,9 +99,13 @@ static void notify(const char *text)
     }
 }
 
+/* Whoever ends the process does not want it started anew. */
 static gboolean on_stop(gpointer data)
 {
-    g_main_loop_quit(((Daemon *)data)->loop);
+    Daemon *d = data;
+
+    d->again = false;
+    g_main_loop_quit(d->loop);
     return G_SOURCE_CONTINUE;
 }
 
@@ -109,7 +114,7 @@ static gboolean on_reload(gpointer data)
     Daemon *d = data;
     g_autoptr(GError) error = NULL;
 
-    if (!qs_relay_reload(d->relay, &error)) {
+    if (!d->stopping && !qs_relay_reload(d->relay, &error)) {
         qs_log(QS_LOG_ERROR, "reload-failed", "text=\"%s\"", error->message);
     }
     return G_SOURCE_CONTINUE;
@@ -176,13 +181,15 @@ static void stop(Daemon *d)
     bool over = false;
     guint timer = 0;
 
+    d->stopping = true;
     qs_metrics_file_free(d->metrics_file);
     qs_control_free(d->control);
     if (d->attach != NULL) {
         qs_attach_stop_listening(d->attach);
     }
-    qs_relay_free(d->relay);
+    /* While the last words are on their way, handshakes may still ask who is known: nobody. */
     if (d->relay != NULL) {
+        qs_relay_say_goodbye(d->relay);
         timer = g_timeout_add(FAREWELL_MS, farewell_over, &over);
         while (!over && qs_stream_flushing() + qs_lines_finishing() > 0) {
             g_main_context_iteration(NULL, TRUE);
@@ -192,6 +199,7 @@ static void stop(Daemon *d)
         }
     }
     qs_attach_free(d->attach);
+    qs_relay_free(d->relay);
 }
 
 static int check_only(Daemon *d, GError **error)

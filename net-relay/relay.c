@@ -214,18 +214,24 @@ QsRelay *qs_relay_new(const QsConfig *config, GError **error)
     return g_steal_pointer(&relay);
 }
 
-void qs_relay_free(QsRelay *relay)
+void qs_relay_say_goodbye(QsRelay *relay)
 {
     GHashTableIter iter;
     gpointer port;
 
-    if (relay == NULL) {
-        return;
-    }
     g_hash_table_iter_init(&iter, relay->ports);
     while (g_hash_table_iter_next(&iter, NULL, &port)) {
         qs_port_free(port, QS_RELAY_REASON_SHUTDOWN);
     }
+    g_hash_table_remove_all(relay->ports);
+}
+
+void qs_relay_free(QsRelay *relay)
+{
+    if (relay == NULL) {
+        return;
+    }
+    qs_relay_say_goodbye(relay);
     g_hash_table_unref(relay->ports);
     qs_switch_free(relay->settings.sw);
     qs_epoch_store_free(relay->settings.epochs);

@@ -24,7 +24,9 @@ typedef struct QsRelayCounters {
 
 /* Reads the identities, opens the store, adopts workers. The configuration stays the caller's. */
 QsRelay *qs_relay_new(const QsConfig *config, GError **error);
-/* Links are told that the relay stops; workers live on, frozen. */
+/* Links are told that the relay stops, and no identity is known any more; workers live on, frozen.
+ */
+void qs_relay_say_goodbye(QsRelay *relay);
 void qs_relay_free(QsRelay *relay);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsRelay, qs_relay_free)
 
