@@ -43,11 +43,29 @@ bool quasar_address_parse(const char *uri, QuasarAddress *addr, Error **errp)
     return true;
 }
 
+static bool check_socket(SocketAddress *address, Error **errp)
+{
+    ERRP_GUARD();
+
+    switch (address->type) {
+    case SOCKET_ADDRESS_TYPE_UNIX:
+        return true;
+    case SOCKET_ADDRESS_TYPE_INET:
+        inet_ai_family_from_address(&address->u.inet, errp);
+        return !*errp;
+    default:
+        /* each connection needs a socket of its own */
+        error_setg(errp, "quasar: takes a socket of type inet or unix, not %s",
+                   SocketAddressType_str(address->type));
+        return false;
+    }
+}
+
 bool quasar_address_check(const QuasarAddress *addr, Error **errp)
 {
     if (!addr->socket == !addr->file || (addr->file && !*addr->file)) {
         error_setg(errp, "quasar: needs either a socket or a file");
         return false;
     }
-    return true;
+    return !addr->socket || check_socket(addr->socket, errp);
 }

@@ -536,7 +536,9 @@ static bool take_frame(QuasarConnection *connection, const QsFrame *frame,
     }
     while (frame->header.type == QS_FRAME_DATA && carries(connection) &&
            !quasar_link_piece_fits(link, frame)) {
+        connection->waits = true;
         qemu_cond_wait(&link->space, &link->lock);
+        connection->waits = false;
         connection->heard = qemu_clock_get_ns(QEMU_CLOCK_REALTIME);
     }
     if (!carries(connection)) {
@@ -557,6 +559,8 @@ static bool take_frame(QuasarConnection *connection, const QsFrame *frame,
         }
         return true;
     default:
+        /* again what came before: the peer does not know that it did */
+        qemu_cond_broadcast(&link->work);
         return true;
     }
 }

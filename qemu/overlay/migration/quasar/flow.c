@@ -96,9 +96,12 @@ static void watch_connections(QuasarLink *link, int64_t now)
     for (GList *l = link->connections; l; l = l->next) {
         QuasarConnection *connection = l->data;
 
-        if (connection->deadline ? now > connection->deadline
-                                 : now - connection->heard >
-                                   QUASAR_SILENCE_NS) {
+        if (connection->waits) {
+            /* we do not listen, which says nothing about the peer */
+            connection->heard = now;
+        } else if (connection->deadline ? now > connection->deadline
+                                        : now - connection->heard >
+                                          QUASAR_SILENCE_NS) {
             quasar_connection_break(connection);
         }
     }

@@ -15,7 +15,7 @@
 #define QUASAR_CHUNK (256 * KiB)
 #define QUASAR_PAYLOAD_MAX (1 * MiB)
 #define QUASAR_RING (32 * MiB)
-#define QUASAR_WINDOW (32 * MiB)      /* bytes ahead of what was read */
+#define QUASAR_WINDOW (8 * MiB)       /* bytes ahead of what was read */
 #define QUASAR_PIECES_MAX 65536       /* and in how many pieces */
 #define QUASAR_ATTEMPT_NS (10 * NANOSECONDS_PER_SECOND)
 #define QUASAR_CONNECT_MS 10000       /* each address of the peer */
@@ -112,6 +112,7 @@ struct QuasarConnection {
     uint64_t hello_session;           /* refused: the number it named */
     int64_t deadline;                 /* 0: the hello is over */
     int64_t heard, wrote;
+    bool waits;               /* its reader does, for room on our side */
     bool pong_due;
     uint8_t pong[QS_TOKEN_LEN];
 };

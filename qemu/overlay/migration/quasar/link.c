@@ -197,12 +197,6 @@ void quasar_link_lose(QuasarLink *link)
     }
 }
 
-bool quasar_link_is_lost(QuasarLink *link)
-{
-    QEMU_LOCK_GUARD(&link->lock);
-    return link->lost;
-}
-
 void quasar_link_fresh_session(QuasarLink *link, QsRole role,
                                const QsTerms *terms)
 {
@@ -274,7 +268,7 @@ void quasar_link_close(QuasarLink *link, int64_t timeout_ns)
     }
     link->closing = true;
     link->close_deadline = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + timeout_ns;
-    if (!link->session && !link->hello_said) {
+    if (!timeout_ns || (!link->session && !link->hello_said)) {
         quasar_link_die(link, "closed");
     }
 }

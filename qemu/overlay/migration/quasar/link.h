@@ -108,9 +108,6 @@ void quasar_link_set_level(QuasarLink *link, int level);
  */
 void quasar_link_close(QuasarLink *link, int64_t timeout_ns);
 
-/* Dialling end: whether it is dead because a lane stayed down. */
-bool quasar_link_is_lost(QuasarLink *link);
-
 /* Waits until it has ended so; false on timeout. */
 bool quasar_link_wait_closed(QuasarLink *link, int64_t timeout_ns);
 

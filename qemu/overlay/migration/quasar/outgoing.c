@@ -34,10 +34,10 @@
 #include "../portability/policy.h"
 
 #define CONFIRM_WAIT_NS (1 * NANOSECONDS_PER_SECOND)
-#define ABORT_NS (5 * NANOSECONDS_PER_SECOND)
-#define ABORT_LATE_NS (600 * NANOSECONDS_PER_SECOND)
+#define ABORT_NS (600 * NANOSECONDS_PER_SECOND)
 #define FILE_LEVEL 1          /* of zstd, unless it was set */
 #define LANES_FOR_WORK 2
+#define STOP_RESUME_NS (60 * NANOSECONDS_PER_SECOND)
 
 typedef struct Outgoing {
     bool active;              /* from 'migrate' to DONE or FAILED */
@@ -83,9 +83,8 @@ static void tell_abort(const char *reason)
     qs_kv_set_string(kv, "abort.reason", reason);
     quasar_link_discard_stream(move->link);
     quasar_link_send(move->link, QS_FRAME_ABORT, kv);
-    /* a destination that has voted waits for this, however long */
-    quasar_link_close(move->link, quasar_link_is_lost(move->link)
-                      ? ABORT_LATE_NS : ABORT_NS);
+    /* one that has voted waits for this; one that is there confirms at once */
+    quasar_link_close(move->link, ABORT_NS);
 }
 
 static char *failure_reason(void)
@@ -125,6 +124,26 @@ static int migration_event(NotifierWithReturn *notifier, MigrationEvent *event,
     return 0;
 }
 
+/*
+ * The migration thread keeps the BQL from here on, so a lost connection stops
+ * the monitor as well: it must not be for as long as somebody allowed for a
+ * machine that runs.
+ */
+static void enter_stop(void)
+{
+    QuasarMove *move = quasar_move();
+
+    if (move->stage == QUASAR_STAGE_STOP) {
+        return;
+    }
+    if (move->link) {
+        quasar_link_set_resume_ns(move->link, MIN(
+            quasar_settings()->resume_seconds * NANOSECONDS_PER_SECOND,
+            STOP_RESUME_NS));
+    }
+    quasar_move_enter(QUASAR_STAGE_STOP, QUASAR_WHERE_HERE, NULL);
+}
+
 /* In the migration thread or the main thread, with the BQL. */
 static int precopy_event(NotifierWithReturn *notifier, void *data,
                          Error **errp)
@@ -140,6 +159,8 @@ static int precopy_event(NotifierWithReturn *notifier, void *data,
                quasar_move()->stage == QUASAR_STAGE_BULK &&
                quasar_disk_bulk_done()) {
         quasar_move_enter(QUASAR_STAGE_ROUNDS, QUASAR_WHERE_HERE, NULL);
+    } else if (event->reason == PRECOPY_NOTIFY_COMPLETE) {
+        enter_stop();           /* of a machine that was paused before */
     }
     return 0;
 }
@@ -148,7 +169,7 @@ static void vm_state_changed(void *opaque, bool running, RunState run_state)
 {
     if (outgoing.active && !running &&
         run_state == RUN_STATE_FINISH_MIGRATE) {
-        quasar_move_enter(QUASAR_STAGE_STOP, QUASAR_WHERE_HERE, NULL);
+        enter_stop();
     }
 }
 
@@ -329,7 +350,7 @@ bool quasar_outgoing_shutdown(void)
         return true;
     }
     tell_abort("the process there was ended");
-    return false;
+    return outgoing.connected;        /* so it may have voted */
 }
 
 void quasar_cancel(void)

@@ -69,13 +69,15 @@ static int try_address(const struct addrinfo *ai, int timeout_ms, int *ret_errno
 
 static int connect_inet(InetSocketAddress *inet, int timeout_ms, Error **errp)
 {
-    struct addrinfo hints = {
-        .ai_family = inet_ai_family_from_address(inet, errp),
-        .ai_socktype = SOCK_STREAM,
-    };
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
     struct addrinfo *all;
     int error, fd = -1;
+    ERRP_GUARD();
 
+    hints.ai_family = inet_ai_family_from_address(inet, errp);
+    if (*errp) {
+        return -1;
+    }
     error = getaddrinfo(inet->host, inet->port, &hints, &all);
     if (error) {
         error_setg(errp, "the address of '%s' is not known: %s", inet->host,
