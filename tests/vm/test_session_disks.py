@@ -7,6 +7,7 @@ real one would have them.  (test_session.py moves disks that a guest writes to.)
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,3 +145,19 @@ def test_excluded_disk_stays(pair: Callable[..., Session], tmp_path: Path) -> No
     session.wait_settled("destination")
     assert session.info("source")["disks"] == []
     assert not any(end.read_bytes())
+
+
+def test_a_disk_that_takes_its_time(pair: Callable[..., Session], tmp_path: Path) -> None:
+    """A destination that cannot take more for a while does not take the source for silent."""
+    path = image(tmp_path / "b", 2 * SIZE)
+    slow = ("-object", "throttle-group,id=slow,x-bps-write=16384", "-blockdev",
+            "driver=raw,node-name=node0,file.driver=throttle,file.throttle-group=slow,"
+            f"file.file.driver=file,file.file.filename={path}",
+            "-device", "virtio-blk-pci,id=disk0,drive=node0")
+    session = pair(disk(image(tmp_path / "a", 2 * SIZE, filled=2 * SIZE // BLOCK)), slow)
+    session.start()
+    time.sleep(10)              # longer than an end may be silent
+    session.destination.qmp.execute("qom-set", {
+        "path": "/objects/slow", "property": "limits", "value": {"bps-write": 0}})
+    session.check_arrives()
+    assert not any(lane["cuts"] for end in session.ends for lane in session.info(end)["lanes"])

@@ -199,3 +199,27 @@ def test_listening_again_after_a_refusal(pair: Callable[..., Session]) -> None:
         waits.qmp.execute("migrate-incoming", {"uri": "quasar:0.0.0.0:0"})
     waits.qmp.execute("migrate-incoming", {"uri": "quasar:127.0.0.1:0"})
     assert waits.qmp.execute("query-migrate")["socket-address"]
+
+
+def test_given_up_while_nobody_hears(pair: Callable[..., Session]) -> None:
+    """Who has voted learns that the move is off, however late the link is back."""
+    session = pair()
+    link = session.link
+    assert link
+
+    def lose() -> None:
+        link.refuse()
+        link.cut()
+
+    link.shape(delay=FAR)
+    session.at_stage("destination", "commit", lose)
+    session.start()
+    session.wait(lambda: session.info("destination").get("where") == "undecided", "the vote")
+    session.source.qmp.execute("migrate_cancel")
+    session.wait(lambda: session.runners() == ["source"], "the guest's going on")
+    time.sleep(7)               # longer than a farewell takes that owes nothing
+    assert session.info("destination")["where"] == "undecided"
+    link.refuse(False)
+    session.destination.process.wait(30)
+    assert "the machine stays at the source" in session.destination.stderr()
+    assert session.runners() == ["source"]
