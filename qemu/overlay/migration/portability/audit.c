@@ -21,7 +21,7 @@
 #include "hw/virtio/virtio.h"
 #include "migration/quasar-portability.h"
 #include "migration/register.h"
-#include "migration/vmstate.h"
+#include "migration/vmstate-le.h"
 #include "audit.h"
 
 #define DEPTH_MAX 16
