@@ -13,10 +13,11 @@ TRIES = 3                   # the first packets after an arrival may be lost, as
 BYTES = 32768
 
 
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
+def free_port(address: str = "127.0.0.1", kind: int = socket.SOCK_STREAM) -> int:
+    """Return a port of an address of this machine that nobody has now."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as one:
+        one.bind((address, 0))
         return one.getsockname()[1]
 
 

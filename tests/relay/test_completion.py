@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import guest as g
 import pytest
+from network import free_port
 from relaylib import CTL, Relay
 from test_control import ctl
-from test_nat import free_port
 
 IDENTITIES = {
     "acme/web": {"secret": "11" * 32},

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import guest as g
 import pytest
+from network import free_port
 from relaylib import CTL, Relay, wait_for
 from test_control import ctl
-from test_nat import free_port
 
 MAC = bytes.fromhex("525400000001")
 WEB = {"secret": "11" * 32, "mac": "52:54:00:00:00:01"}

@@ -9,20 +9,17 @@ import hashlib
 import os
 import re
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import guest as g
 import pytest
+from network import free_port
 from relaylib import Relay, Server, alive, echo, wait_for
+from shaper import Shaper
 from tapguest import TapGuest, usable
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
-from shaper import Shaper  # noqa: E402
 
 MAC = bytes.fromhex("525400000001")
 SECRET = bytes.fromhex("11" * 32)
@@ -102,6 +99,16 @@ class Stream:
         assert self.got.digest() == self.sent.digest()
 
 
+def exchange(pairs: list[tuple[socket.socket, socket.socket]], size: int) -> None:
+    """So many bytes both ways over each connection, to their end."""
+    streams = [Stream(*ends, size) for pair in pairs for ends in (pair, pair[::-1])]
+    for stream in streams:
+        stream.check()
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
+
+
 def megabits(source: socket.socket, target: socket.socket, seconds: float) -> float:
     """How fast a flow is, from its second quarter on: slow start is over by then."""
     stop = threading.Event()
@@ -167,13 +174,7 @@ def relay() -> Iterator[Relay]:
 @pytest.mark.parametrize("family", GATEWAYS)
 def test_nothing_is_lost_or_changed_either_way(relay: Relay, family: str) -> None:
     with far_guest(relay, delay=0.01, rate=100e6) as guest:
-        pairs = [connected(guest, family) for _ in range(3)]
-        streams = [Stream(*ends, 1_500_000) for pair in pairs for ends in (pair, pair[::-1])]
-        for stream in streams:
-            stream.check()
-        for pair in pairs:
-            for sock in pair:
-                sock.close()
+        exchange([connected(guest, family) for _ in range(3)], 1_500_000)
 
 
 def test_half_closes(relay: Relay) -> None:
@@ -235,8 +236,7 @@ def test_ipv6_passes_with_either_nat(nat: str) -> None:
 
 
 def test_a_client_of_a_forward(relay: Relay) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with far_guest(relay, delay=0.005) as guest, guest.listen(80) as listener:
         wait_for(lambda: relay.port("acme/web")["nat"] == "running")
         relay.result("forward-add", identity="acme/web", forward=f"tcp:127.0.0.1:{port}:80")
@@ -251,12 +251,7 @@ def test_a_client_of_a_forward(relay: Relay) -> None:
         relay.result("forward-del", identity="acme/web", forward=f"tcp:127.0.0.1:{port}:80")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), 2)
-        streams = [Stream(*ends, 100_000) for pair in pairs for ends in (pair, pair[::-1])]
-        for stream in streams:
-            stream.check()
-        for pair in pairs:
-            for sock in pair:
-                sock.close()
+        exchange(pairs, 100_000)
 
 
 def test_bulk_both_ways_survives_kill_9_of_the_relay(relay: Relay) -> None:

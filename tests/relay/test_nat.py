@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import guest as g
 import pytest
+from network import free_port
 from relaylib import Relay, Server, echo, wait_for
 
 MAC = bytes.fromhex("525400000001")
@@ -161,11 +162,6 @@ def serve_one(guest: g.Guest, port: int, size: int) -> threading.Thread:
     thread = threading.Thread(target=run)
     thread.start()
     return thread
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def test_static_and_run_time_forwards() -> None:
