@@ -354,11 +354,11 @@ static bool check_unique(GHashTable *taken, QsIdentity *id, GError **error)
     }
     for (guint i = 0; i < id->forwards->len; i++) {
         const QsForward *f = &g_array_index(id->forwards, QsForward, i);
-        g_autofree char *host = qs_identity_format_ipv4(f->host);
+        char host[QS_FORWARD_HOST_TEXT];
 
         if (!claim(taken,
-                   g_strdup_printf("forwarded %s port %s:%u", f->udp ? "udp" : "tcp", host,
-                                   f->host_port),
+                   g_strdup_printf("forwarded %s port %s", f->udp ? "udp" : "tcp",
+                                   qs_forward_format_host(f, host)),
                    id, error)) {
             return false;
         }

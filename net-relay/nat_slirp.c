@@ -3,6 +3,7 @@
 
 #include "dhcp.h"
 #include "ether.h"
+#include "guest6.h"
 #include "log.h"
 #include "protocol.h"
 #include "ra.h"
@@ -44,6 +45,7 @@ struct QsNatSlirp {
     QsNatConfig config;
     GArray *forwards;
     bool accepting; /* TCP forwards listen */
+    QsGuest6 guest6;
     Timer timers[TIMER_MAX];
     guint64 verdicts[QS_GUARD_VERDICT_COUNT];
 
@@ -52,6 +54,9 @@ struct QsNatSlirp {
     gint64 frozen_total;
     bool filled; /* between fill and poll */
 };
+
+static void look_for_guest6(QsNatSlirp *nat, const guint8 *frame, gsize size);
+static void ask_for_guest6(QsNatSlirp *nat);
 
 static gint64 clock_us(const QsNatSlirp *nat)
 {
@@ -150,11 +155,12 @@ static QsTcp *new_tcp(QsNatSlirp *nat)
         .dns = config->network + DNS_HOST,
         .address = config->address,
         .ipv6 = config->ipv6,
+        .prefix6 = nat->guest6.prefix,
+        .guest6 = &nat->guest6,
         .host_loopback = config->host_loopback,
         .mtu = config->mtu,
     };
 
-    inet_pton(AF_INET6, IPV6_PREFIX, tc.prefix6.bytes);
     inet_pton(AF_INET6, IPV6_GATEWAY, tc.gateway6.bytes);
     inet_pton(AF_INET6, IPV6_DNS, tc.dns6.bytes);
     return qs_tcp_new(&tc, nat->send, nat->opaque);
@@ -172,6 +178,7 @@ QsNatSlirp *qs_nat_slirp_new(const QsNatConfig *config, QsNatSend send, void *op
     nat->accepting = true;
     nat->frozen = true;
     nat->frozen_since = g_get_monotonic_time();
+    inet_pton(AF_INET6, IPV6_PREFIX, nat->guest6.prefix.bytes);
 
     sc.in_enabled = true;
     sc.vnetwork.s_addr = htonl(config->network);
@@ -216,6 +223,7 @@ void qs_nat_slirp_input(QsNatSlirp *nat, guint8 *frame, gsize size)
     if (nat->frozen || (verdict != QS_GUARD_PASS && verdict != QS_GUARD_CLEARED)) {
         return;
     }
+    look_for_guest6(nat, frame, size);
     if (nat->tcp == NULL || !qs_tcp_input(nat->tcp, frame, size, clock_us(nat))) {
         slirp_input(nat->slirp, frame, (int)size);
     }
@@ -299,6 +307,7 @@ void qs_nat_slirp_set_frozen(QsNatSlirp *nat, bool frozen)
     if (nat->tcp != NULL) {
         qs_tcp_thaw(nat->tcp, clock_us(nat));
     }
+    ask_for_guest6(nat);
 }
 
 static void fill_tcp(QsNatSlirp *nat, GArray *fds, int *timeout)
@@ -362,32 +371,113 @@ const GArray *qs_nat_slirp_forwards(const QsNatSlirp *nat)
     return nat->forwards;
 }
 
+static bool is_slirps(const QsNatSlirp *nat, const QsForward *f)
+{
+    return nat->tcp == NULL || f->udp;
+}
+
 /* A UDP forward has no connections: closing its socket would end what goes on. */
-static bool listens(const QsNatSlirp *nat, const QsForward *f)
+static bool is_allowed(const QsNatSlirp *nat, const QsForward *f)
 {
     return f->udp || nat->accepting;
 }
 
+static bool needs_guest6(const QsNatSlirp *nat, const QsForward *f)
+{
+    return f->ipv6 && is_slirps(nat, f);
+}
+
+static bool has_guest(const QsNatSlirp *nat, const QsForward *f)
+{
+    return !needs_guest6(nat, f) || qs_guest6_known(&nat->guest6);
+}
+
+static int slirp_flags(const QsForward *f)
+{
+    return SLIRP_HOSTFWD_V6ONLY | (f->udp ? SLIRP_HOSTFWD_UDP : 0);
+}
+
 static bool open_forward(QsNatSlirp *nat, const QsForward *f)
 {
-    struct in_addr host = { htonl(f->host) };
-    struct in_addr guest = { htonl(nat->config.address) };
+    QsSegmentIp address = f->ipv6 ? nat->guest6.address : qs_segment_ipv4(nat->config.address);
+    QsForward inside = { .ipv6 = f->ipv6, .host_port = f->guest_port };
+    struct sockaddr_storage host, guest;
+    socklen_t host_size, guest_size;
 
-    if (nat->tcp != NULL && !f->udp) {
+    if (!is_slirps(nat, f)) {
         return qs_tcp_listen(nat->tcp, f);
     }
-    return slirp_add_hostfwd(nat->slirp, f->udp, host, f->host_port, guest, f->guest_port) >= 0;
+    memcpy(inside.host, address.bytes, sizeof(inside.host));
+    host_size = qs_forward_address(f, &host);
+    guest_size = qs_forward_address(&inside, &guest);
+    return slirp_add_hostxfwd(nat->slirp, (struct sockaddr *)&host, host_size,
+                              (struct sockaddr *)&guest, guest_size, slirp_flags(f)) >= 0;
 }
 
 static void close_forward(QsNatSlirp *nat, const QsForward *f)
 {
-    struct in_addr host = { htonl(f->host) };
+    struct sockaddr_storage host;
+    socklen_t size = qs_forward_address(f, &host);
 
-    if (nat->tcp != NULL && !f->udp) {
+    if (is_slirps(nat, f)) {
+        slirp_remove_hostxfwd(nat->slirp, (struct sockaddr *)&host, size, slirp_flags(f));
+    } else {
         qs_tcp_unlisten(nat->tcp, f);
+    }
+}
+
+/* The one at a place in the list, which goes from it when it cannot. */
+static void open_again(QsNatSlirp *nat, guint i)
+{
+    const QsForward *f = &g_array_index(nat->forwards, QsForward, i);
+    char text[QS_FORWARD_TEXT];
+
+    if (!open_forward(nat, f)) {
+        int saved = errno;
+
+        qs_log(QS_LOG_WARNING, "forward-lost", "forward=%s text=\"%s\"", qs_forward_format(f, text),
+               g_strerror(saved));
+        g_array_remove_index(nat->forwards, i);
+    }
+}
+
+static void look_for_guest6(QsNatSlirp *nat, const guint8 *frame, gsize size)
+{
+    bool knew = qs_guest6_known(&nat->guest6);
+
+    if (!nat->config.ipv6 || !qs_guest6_learn(&nat->guest6, frame, size, clock_us(nat))) {
         return;
     }
-    slirp_remove_hostfwd(nat->slirp, f->udp, host, f->host_port);
+    for (guint i = nat->forwards->len; i-- > 0;) {
+        const QsForward *f = &g_array_index(nat->forwards, QsForward, i);
+
+        if (!needs_guest6(nat, f) || !is_allowed(nat, f)) {
+            continue;
+        }
+        if (knew) {
+            close_forward(nat, f);
+        }
+        open_again(nat, i);
+    }
+}
+
+/* A guest that gets a new address says so by itself. One that has it since before our time does
+ * not, when all it does is wait for clients. */
+static void ask_for_guest6(QsNatSlirp *nat)
+{
+    guint8 frame[QS_GUEST6_QUESTION];
+    QsSegmentIp gateway;
+    bool needed = false;
+
+    for (guint i = 0; i < nat->forwards->len; i++) {
+        needed = needed || g_array_index(nat->forwards, QsForward, i).ipv6;
+    }
+    if (!needed || nat->frozen || !nat->config.ipv6 || qs_guest6_answers(&nat->guest6)) {
+        return;
+    }
+    inet_pton(AF_INET6, IPV6_GATEWAY, gateway.bytes);
+    qs_guest6_ask(&gateway, frame);
+    nat->send(frame, sizeof(frame), nat->opaque);
 }
 
 void qs_nat_slirp_set_accepting(QsNatSlirp *nat, bool on)
@@ -398,19 +488,40 @@ void qs_nat_slirp_set_accepting(QsNatSlirp *nat, bool on)
     nat->accepting = on;
     for (guint i = nat->forwards->len; i-- > 0;) {
         const QsForward *f = &g_array_index(nat->forwards, QsForward, i);
-        char text[QS_FORWARD_TEXT];
 
-        if (f->udp) {
+        if (f->udp || !has_guest(nat, f)) {
             continue;
         }
-        if (!on) {
+        if (on) {
+            open_again(nat, i);
+        } else {
             close_forward(nat, f);
-        } else if (!open_forward(nat, f)) {
-            qs_log(QS_LOG_WARNING, "forward-lost", "forward=%s text=\"%s\"",
-                   qs_forward_format(f, text), g_strerror(errno));
-            g_array_remove_index(nat->forwards, i);
         }
     }
+}
+
+/* Says now what can be said now; one that must wait for its guest's address shows that it could
+ * listen. */
+static bool begin_forward(QsNatSlirp *nat, const QsForward *f, GError **error)
+{
+    if (needs_guest6(nat, f) && !nat->config.ipv6) {
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                            "the guest has no IPv6, as its identity says; forward an IPv4 address, "
+                            "or TCP with nat=scaled");
+        return false;
+    }
+    if (!is_allowed(nat, f)) {
+        return true;
+    }
+    if (!open_forward(nat, f)) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "cannot listen: %s",
+                    g_strerror(errno));
+        return false;
+    }
+    if (!has_guest(nat, f)) {
+        close_forward(nat, f);
+    }
+    return true;
 }
 
 bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *f, GError **error)
@@ -434,12 +545,11 @@ bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *f, GError **erro
                     QS_FORWARD_MAX);
         return false;
     }
-    if (listens(nat, f) && !open_forward(nat, f)) {
-        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "cannot listen: %s",
-                    g_strerror(errno));
+    if (!begin_forward(nat, f, error)) {
         return false;
     }
     g_array_append_vals(nat->forwards, f, 1);
+    ask_for_guest6(nat);
     return true;
 }
 
@@ -448,8 +558,8 @@ bool qs_nat_slirp_forward_del(QsNatSlirp *nat, const QsForward *f, GError **erro
     for (guint i = 0; i < nat->forwards->len; i++) {
         const QsForward *other = &g_array_index(nat->forwards, QsForward, i);
 
-        if (other->udp == f->udp && other->host == f->host && other->host_port == f->host_port) {
-            if (listens(nat, other)) {
+        if (qs_forward_same_host(f, other)) {
+            if (is_allowed(nat, other) && has_guest(nat, other)) {
                 close_forward(nat, other);
             }
             g_array_remove_index(nat->forwards, i);
@@ -458,6 +568,15 @@ bool qs_nat_slirp_forward_del(QsNatSlirp *nat, const QsForward *f, GError **erro
     }
     g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "there is no such forward");
     return false;
+}
+
+bool qs_nat_slirp_guest6(const QsNatSlirp *nat, QsSegmentIp *ret_address)
+{
+    if (!qs_guest6_known(&nat->guest6)) {
+        return false;
+    }
+    *ret_address = nat->guest6.address;
+    return true;
 }
 
 char *qs_nat_slirp_flows(QsNatSlirp *nat)

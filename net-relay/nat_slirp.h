@@ -12,12 +12,19 @@
  * Meanwhile the kernel's socket buffers fill and the remote peers see a closed window, which TCP
  * waits for. When it thaws, what the guest had not acknowledged is sent once more: the frames may
  * have gone to a link that was ending.
+ *
+ * A forward is listed from when it is added to when it is taken away or cannot listen any more; it
+ * listens while two things hold. A TCP forward wants `accepting`. One over IPv6 that is libslirp's
+ * wants to know the guest's address (guest6.h): libslirp sends all to the one that it was told;
+ * told none, it takes the first it ever saw, mostly a link-local one, and has nobody before. So
+ * such a forward is closed and opened again when the address is another; its connections go on.
  */
 #ifndef QS_RELAY_NAT_SLIRP_H
 #define QS_RELAY_NAT_SLIRP_H
 
 #include "forward.h"
 #include "guard.h"
+#include "segment.h"
 
 #include <glib.h>
 #include <stdbool.h>
@@ -56,11 +63,13 @@ void qs_nat_slirp_poll(QsNatSlirp *nat, GArray *fds);
 
 bool qs_nat_slirp_forward_add(QsNatSlirp *nat, const QsForward *forward, GError **error);
 bool qs_nat_slirp_forward_del(QsNatSlirp *nat, const QsForward *forward, GError **error);
-/* Of QsForward. */
 /* Whether TCP forwards take connections; those that are there go on either way. What cannot listen
  * again is given up and logged. */
 void qs_nat_slirp_set_accepting(QsNatSlirp *nat, bool on);
+/* Of QsForward. */
 const GArray *qs_nat_slirp_forwards(const QsNatSlirp *nat);
+/* Where forwards over IPv6 lead; false when the guest has shown no address. */
+bool qs_nat_slirp_guest6(const QsNatSlirp *nat, QsSegmentIp *ret_address);
 /* libslirp's table of connections, and ours in the same form. */
 char *qs_nat_slirp_flows(QsNatSlirp *nat);
 /* Of our own TCP; 0 without it. */

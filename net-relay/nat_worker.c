@@ -26,6 +26,7 @@
 #include "sandbox.h"
 #include "stream.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <gio/gio.h>
@@ -182,15 +183,21 @@ static gboolean data_accept(gint listener, GIOCondition condition, gpointer data
 
 static char *answer_stat(Worker *w)
 {
+    char guest6[INET6_ADDRSTRLEN] = "-";
+    QsSegmentIp address;
+
+    if (qs_nat_slirp_guest6(w->nat, &address)) {
+        inet_ntop(AF_INET6, address.bytes, guest6, sizeof(guest6));
+    }
     return g_strdup_printf("ok pid=%d frozen=%d sandboxed=%d dropped=%" G_GUINT64_FORMAT
                            " urgent-cleared=%" G_GUINT64_FORMAT " refused=%" G_GUINT64_FORMAT
-                           " tcp-flows=%u tcp-memory=%" G_GSIZE_FORMAT " settings=%s",
+                           " tcp-flows=%u tcp-memory=%" G_GSIZE_FORMAT " guest6=%s settings=%s",
                            (int)getpid(), qs_nat_slirp_is_frozen(w->nat), w->sandboxed, w->dropped,
                            qs_nat_slirp_verdicts(w->nat, QS_GUARD_CLEARED),
                            qs_nat_slirp_verdicts(w->nat, QS_GUARD_PROTOCOL) +
                                qs_nat_slirp_verdicts(w->nat, QS_GUARD_MALFORMED) +
                                qs_nat_slirp_verdicts(w->nat, QS_GUARD_FRAGMENT),
-                           qs_nat_slirp_tcp_flows(w->nat), qs_nat_slirp_tcp_memory(w->nat),
+                           qs_nat_slirp_tcp_flows(w->nat), qs_nat_slirp_tcp_memory(w->nat), guest6,
                            w->settings);
 }
 

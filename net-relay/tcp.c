@@ -43,7 +43,7 @@ struct QsTcp {
     GPtrArray *listeners;
     int epoll;
     guint64 guest_mac; /* of config.address; 0: not seen yet */
-    guint64 gateway_mac;
+    guint64 gateway_mac, gateway6_mac;
     gint64 deadline;
     gint64 tidy_at;
     gint64 accept_at; /* not before; there are no descriptors */
@@ -163,9 +163,18 @@ static bool ipv4_target(const QsTcp *t, guint32 address, struct sockaddr_in *ret
            address >> 24 < 224;
 }
 
-static bool ipv6_target(const QsTcp *t, const QsSegmentIp *ip, struct sockaddr_in6 *ret)
+/* Of somebody who is neither in the guest's network, nor this host, nor on a link, nor a group. */
+static bool is_abroad(const QsTcp *t, const QsSegmentIp *ip)
 {
     static const guint8 zeros[10];
+
+    return memcmp(ip->bytes, t->config.prefix6.bytes, 8) != 0 && ip->bytes[0] != 0xff &&
+           !(ip->bytes[0] == 0xfe && (ip->bytes[1] & 0xc0) == 0x80) &&
+           memcmp(ip->bytes, zeros, sizeof(zeros)) != 0;
+}
+
+static bool ipv6_target(const QsTcp *t, const QsSegmentIp *ip, struct sockaddr_in6 *ret)
+{
     const QsTcpConfig *c = &t->config;
     bool gateway = qs_segment_ip_equal(ip, &c->gateway6);
 
@@ -175,9 +184,7 @@ static bool ipv6_target(const QsTcp *t, const QsSegmentIp *ip, struct sockaddr_i
         return true;
     }
     memcpy(&ret->sin6_addr, ip->bytes, 16);
-    return c->ipv6 && memcmp(ip->bytes, c->prefix6.bytes, 8) != 0 && ip->bytes[0] != 0xff &&
-           !(ip->bytes[0] == 0xfe && (ip->bytes[1] & 0xc0) == 0x80) &&
-           memcmp(ip->bytes, zeros, sizeof(zeros)) != 0;
+    return c->ipv6 && is_abroad(t, ip);
 }
 
 /* The address that a SYN is for, as this host knows it. */
@@ -282,7 +289,7 @@ static void learn(QsTcp *t, const guint8 *frame, gsize size)
     t->guest_mac = mac;
     g_hash_table_iter_init(&iter, t->flows);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&f)) {
-        if (f->state == QS_FLOW_CALLING) {
+        if (f->state == QS_FLOW_CALLING && f->key.ipv6 == 0) {
             f->guest_mac = mac;
             qs_flow_thaw(f);
         }
@@ -348,22 +355,54 @@ static void ask_for_guest(QsTcp *t)
     t->host.send(frame, sizeof(frame), t->host.opaque);
 }
 
-/* Who it is for the guest. This host's loopback is the gateway there; two clients with one port
- * are kept apart. */
-static bool name_client(QsTcp *t, const struct sockaddr_in *peer, const Listener *l,
-                        QsFlowKey *ret_key)
+static bool calls_over_ipv6(const QsTcp *t)
 {
-    guint32 address = ntohl(peer->sin_addr.s_addr);
-    guint16 port = ntohs(peer->sin_port);
+    return t->config.ipv6 && qs_guest6_answers(t->config.guest6);
+}
 
+static void name_ipv4(const QsTcp *t, guint32 address, QsFlowKey *key)
+{
     if (address >> 24 == 127 || address >> 24 == 0 ||
         (address & t->config.mask) == t->config.network) {
         address = t->config.gateway;
     }
+    key->guest = qs_segment_ipv4(t->config.address);
+    key->remote = qs_segment_ipv4(address);
+}
+
+static void name_ipv6(const QsTcp *t, const struct in6_addr *address, QsFlowKey *key)
+{
+    if (!calls_over_ipv6(t)) {
+        name_ipv4(t, t->config.gateway, key);
+        return;
+    }
+    key->ipv6 = 1;
+    key->guest = t->config.guest6->address;
+    memcpy(key->remote.bytes, address, sizeof(key->remote.bytes));
+    if (!is_abroad(t, &key->remote)) {
+        key->remote = t->config.gateway6;
+    }
+}
+
+/* Who it is for the guest. Two clients with one address and port are kept apart. */
+static bool name_client(QsTcp *t, const struct sockaddr_storage *peer, const Listener *l,
+                        QsFlowKey *ret_key)
+{
+    guint16 port;
+
     memset(ret_key, 0, sizeof(*ret_key));
-    ret_key->guest = qs_segment_ipv4(t->config.address);
     ret_key->guest_port = l->forward.guest_port;
-    ret_key->remote = qs_segment_ipv4(address);
+    if (peer->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)peer;
+
+        port = ntohs(in6->sin6_port);
+        name_ipv6(t, &in6->sin6_addr, ret_key);
+    } else {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)peer;
+
+        port = ntohs(in->sin_port);
+        name_ipv4(t, ntohl(in->sin_addr.s_addr), ret_key);
+    }
     for (guint i = 0; i < PORT_TRIES; i++) {
         QsFlow *other;
 
@@ -389,8 +428,9 @@ static void refuse_client(int fd)
     close(fd);
 }
 
-static void take_client(QsTcp *t, const Listener *l, int fd, const struct sockaddr_in *peer)
+static void take_client(QsTcp *t, const Listener *l, int fd, const struct sockaddr_storage *peer)
 {
+    guint64 guest_mac, gateway_mac;
     QsFlowKey key;
 
     if (!make_room(t) || !name_client(t, peer, l, &key)) {
@@ -398,16 +438,18 @@ static void take_client(QsTcp *t, const Listener *l, int fd, const struct sockad
         return;
     }
     tune(fd);
-    if (t->guest_mac == 0) {
+    guest_mac = key.ipv6 != 0 ? t->config.guest6->mac : t->guest_mac;
+    gateway_mac = key.ipv6 != 0 ? t->gateway6_mac : t->gateway_mac;
+    if (guest_mac == 0) {
         ask_for_guest(t);
     }
-    add_flow(t, qs_flow_new_to_guest(&t->host, &key, fd, t->guest_mac, t->gateway_mac));
+    add_flow(t, qs_flow_new_to_guest(&t->host, &key, fd, guest_mac, gateway_mac));
 }
 
 static void accept_clients(QsTcp *t, Listener *l)
 {
     for (guint i = 0; i < ACCEPTS; i++) {
-        struct sockaddr_in peer = { 0 };
+        struct sockaddr_storage peer = { 0 };
         socklen_t size = sizeof(peer);
         int fd = accept4(l->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
@@ -440,18 +482,18 @@ static void free_listener(gpointer data)
 
 bool qs_tcp_listen(QsTcp *t, const QsForward *forward)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct sockaddr_storage address;
+    socklen_t size = qs_forward_address(forward, &address);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     Listener *l = g_new0(Listener, 1);
     int on = 1;
 
-    address.sin_addr.s_addr = htonl(forward->host);
-    address.sin_port = htons(forward->host_port);
     l->fd = fd;
     l->forward = *forward;
     l->pending = true;
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
-        bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, BACKLOG) < 0 ||
+        (forward->ipv6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) < 0) ||
+        bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, BACKLOG) < 0 ||
         !watch(t, fd, mark_listener(l))) {
         int saved = errno;
 
@@ -513,6 +555,20 @@ static void take_events(QsTcp *t)
     }
 }
 
+static void run_timer(QsTcp *t, QsFlow *f, bool *asked)
+{
+    bool calling = f->state == QS_FLOW_CALLING;
+
+    if (f->guest_mac == 0 && !*asked) {
+        *asked = true;
+        ask_for_guest(t);
+    }
+    qs_flow_timer(f);
+    if (calling && f->state == QS_FLOW_DEAD && f->key.ipv6 != 0) {
+        qs_guest6_missed(t->config.guest6, &f->key.guest);
+    }
+}
+
 static void run_timers(QsTcp *t)
 {
     bool tidy = t->host.now >= t->tidy_at;
@@ -529,11 +585,7 @@ static void run_timers(QsTcp *t)
     g_hash_table_iter_init(&iter, t->flows);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&f)) {
         if (f->due != 0 && f->due <= t->host.now) {
-            if (f->guest_mac == 0 && !asked) {
-                asked = true;
-                ask_for_guest(t);
-            }
-            qs_flow_timer(f);
+            run_timer(t, f, &asked);
         }
         if (f->state == QS_FLOW_DEAD) {
             g_ptr_array_add(dead, f);
@@ -641,6 +693,7 @@ QsTcp *qs_tcp_new(const QsTcpConfig *config,
     g_queue_init(&t->work);
     t->epoll = epoll_create1(EPOLL_CLOEXEC);
     t->gateway_mac = G_GUINT64_CONSTANT(0x52550000) << 16 | config->gateway;
+    t->gateway6_mac = qs_guest6_gateway_mac(&config->gateway6);
     t->deadline = t->tidy_at = G_MAXINT64;
     return t;
 }
@@ -680,20 +733,26 @@ static void describe_flow(const QsFlow *f, GString *out)
                            f->key.remote_port, f->in.used, f->out.used);
 }
 
+static void describe_listener(const QsTcp *t, const Listener *l, GString *out)
+{
+    int family = l->forward.ipv6 ? AF_INET6 : AF_INET;
+    bool ipv6 = l->forward.ipv6 && calls_over_ipv6(t);
+    QsSegmentIp guest = ipv6 ? t->config.guest6->address : qs_segment_ipv4(t->config.address);
+    char from[INET6_ADDRSTRLEN], to[INET6_ADDRSTRLEN];
+
+    inet_ntop(family, l->forward.host, from, sizeof(from));
+    inet_ntop(ipv6 ? AF_INET6 : AF_INET, guest.bytes, to, sizeof(to));
+    g_string_append_printf(out, "  TCP[HOST_FORWARD] %d %s %u %s %u 0 0\n", l->fd, from,
+                           l->forward.host_port, to, l->forward.guest_port);
+}
+
 void qs_tcp_describe(const QsTcp *t, GString *out)
 {
     GHashTableIter iter;
     QsFlow *f;
 
     for (guint i = 0; i < t->listeners->len; i++) {
-        const Listener *l = g_ptr_array_index(t->listeners, i);
-        struct in_addr host = { htonl(l->forward.host) };
-        struct in_addr guest = { htonl(t->config.address) };
-        char from[INET_ADDRSTRLEN], to[INET_ADDRSTRLEN];
-
-        g_string_append_printf(out, "  TCP[HOST_FORWARD] %d %s %u %s %u 0 0\n", l->fd,
-                               inet_ntop(AF_INET, &host, from, sizeof(from)), l->forward.host_port,
-                               inet_ntop(AF_INET, &guest, to, sizeof(to)), l->forward.guest_port);
+        describe_listener(t, g_ptr_array_index(t->listeners, i), out);
     }
     g_hash_table_iter_init(&iter, t->flows);
     while (g_hash_table_iter_next(&iter, NULL, (gpointer *)&f)) {

@@ -11,6 +11,11 @@
  * one epoll descriptor, each change once; timers are looked at together, a few times a second at
  * most when any is near.
  *
+ * A forward's client comes to the guest under its own address, but for those that mean nothing
+ * there (the host's loopback, links of the host), for which the gateway's stands. One that comes
+ * over IPv6 goes on over IPv6 if the guest has an address (guest6.h); otherwise over IPv4, from the
+ * gateway.
+ *
  * Bounds: QS_TCP_FLOWS_MAX connections, those that linger give way to new ones; QS_TCP_PURSE bytes
  * for all buffers beyond QS_RING_BASE each way. What is beyond is refused with a reset, and logged.
  *
@@ -20,6 +25,7 @@
 #define QS_RELAY_TCP_H
 
 #include "forward.h"
+#include "guest6.h"
 #include "segment.h"
 
 #include <glib.h>
@@ -37,6 +43,7 @@ typedef struct QsTcpConfig {
     bool ipv6;
     QsSegmentIp prefix6; /* its first half */
     QsSegmentIp gateway6, dns6;
+    QsGuest6 *guest6; /* with `ipv6`: the holder's, who keeps it up to date */
     bool host_loopback;
     guint mtu;
 } QsTcpConfig;

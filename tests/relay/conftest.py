@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
 sys.path.insert(0, str(Path(__file__).parent))
 import relaylib  # noqa: E402
 
-WITH_EACH = ("test_nat", "test_moving", "test_restart", "test_drain")
+WITH_EACH = ("test_nat", "test_moving", "test_restart", "test_drain", "test_forward6")
 
 
 @pytest.fixture(autouse=True)

@@ -78,6 +78,14 @@ class TapGuest:
     def detach(self) -> None:
         self._ask(b"detach", [])
 
+    def listen(self, port: int, family: int = socket.AF_INET) -> socket.socket:
+        sock = self.socket(family)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(("", port))
+        sock.listen(128)
+        return sock
+
     def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         found, = self._ask(f"socket {int(family)} {int(kind)}".encode(), [])
         sock = socket.socket(fileno=found)
@@ -91,12 +99,6 @@ class TapGuest:
         except OSError:
             sock.close()
             raise
-        return sock
-
-    def listen(self, port: int) -> socket.socket:
-        sock = self.socket()
-        sock.bind(("0.0.0.0", port))
-        sock.listen(128)
         return sock
 
 

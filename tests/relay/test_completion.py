@@ -77,6 +77,9 @@ def test_forwards_of_an_identity(relay: Relay) -> None:
     assert complete(relay, "forward del acme/web ") == [f"tcp:127.0.0.1:{port}:80"]
     # bash keeps what stands before the last colon, and wants the rest.
     assert complete(relay, "forward del acme/web tcp:127.0.0.1:") == [f"{port}:80"]
+    ctl(relay, "forward", "add", "acme/web", f"udp:[::1]:{port}:53")
+    assert complete(relay, "forward del acme/web udp:[") == [f"[::1]:{port}:53"]
+    assert complete(relay, "forward del acme/web udp:[::1]:") == [f"{port}:53"]
     assert complete(relay, "forward del acme/db ") == []
 
 

@@ -192,6 +192,8 @@ def test_configuration_file(relay: Relay) -> None:
     ("[acme/x]\nsocket=/x\nnat=passt\n", "the NAT is"),
     ("[acme/x]\nsocket=/x\nforward=tcp:1:2:3\n", "forward"),
     ("[acme/x]\nsocket=/x\nforward=tcp:1.2.3.4:5:6;tcp:1.2.3.4:5:7\n", "both have the forwarded"),
+    ("[acme/x]\nsocket=/x\nforward=tcp:[::1:5:6\n", "brackets"),
+    ("[acme/x]\nsocket=/x\nforward=tcp:[::1]:5:6;tcp:[0::1]:5:7\n", "tcp port [::1]:5"),
     ("[acme/x]\nsocket=/x\n[acme/y]\nsocket=/x\naddress=10.0.2.16\n", "both have the socket"),
     ("nonsense\n", "identities file"),
 ])

@@ -11,6 +11,7 @@
 #include "forward.h"
 #include "fuzz-flow.h"
 #include "guard.h"
+#include "guest6.h"
 #include "identity.h"
 #include "protocol.h"
 #include "ra.h"
@@ -108,12 +109,34 @@ static void fuzz_identities(const uint8_t *data, size_t size)
 static void fuzz_forward(const uint8_t *data, size_t size)
 {
     g_autofree char *text = g_strndup((const char *)data, size);
+    struct sockaddr_storage address;
     char shown[QS_FORWARD_TEXT];
     QsForward f, back;
 
     if (qs_forward_parse(text, &f, NULL)) {
         g_assert(qs_forward_parse(qs_forward_format(&f, shown), &back, NULL));
         g_assert(qs_forward_equal(&f, &back));
+        g_assert(strlen(shown) < sizeof(shown) - 1);
+        g_assert(qs_forward_address(&f, &address) <= sizeof(address));
+        g_assert(address.ss_family == (f.ipv6 ? AF_INET6 : AF_INET));
+    }
+}
+
+/* Whatever it is taught, it is an address of its prefix, and of somebody. */
+static void fuzz_guest6(const uint8_t *data, size_t size)
+{
+    QsGuest6 guest = { .prefix = { { 0xfe, 0xc0 } } };
+    g_autofree guint8 *frame = g_memdup2(data, size);
+
+    for (gint64 now = 0; now < 3; now++) {
+        bool knew = qs_guest6_known(&guest);
+        bool learned = qs_guest6_learn(&guest, frame, size, now * 70 * G_USEC_PER_SEC);
+
+        g_assert(qs_guest6_known(&guest) == (knew || learned));
+        g_assert(!qs_guest6_known(&guest) || memcmp(&guest.address, &guest.prefix, 8) == 0);
+        if (size > 61) {
+            frame[61]++;
+        }
     }
 }
 
@@ -204,8 +227,8 @@ static void fuzz_stream(const uint8_t *data, size_t size)
 }
 
 static void (*const targets[])(const uint8_t *data, size_t size) = {
-    fuzz_hello,   fuzz_guard,  fuzz_dhcp,   fuzz_ra,      fuzz_identities,
-    fuzz_forward, fuzz_switch, fuzz_stream, fuzz_segment, fuzz_flow,
+    fuzz_hello,  fuzz_guard,  fuzz_dhcp,    fuzz_ra,   fuzz_identities, fuzz_forward,
+    fuzz_switch, fuzz_stream, fuzz_segment, fuzz_flow, fuzz_guest6,
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -233,8 +256,8 @@ static void run_file(const char *path)
 static void run_random(GRand *dice)
 {
     static const char seeds[][9] = {
-        "QsRe\0\1\0\1", "\x08\x00\x45\x00", "\x86\xdd\x60\x00", "[a/b]\ns=",
-        "\x01\0\0\x40", "\0\0\0\x3c",       "tcp:1.2.",         "\x52\x55\x0a",
+        "QsRe\0\1\0\1", "\x08\x00\x45\x00", "\x86\xdd\x60\x00", "[a/b]\ns=", "\x01\0\0\x40",
+        "\0\0\0\x3c",   "tcp:1.2.",         "\x52\x55\x0a",     "udp:[::1",
     };
     guint8 data[2048];
     guint size = (guint)g_rand_int_range(dice, 1, sizeof(data));
@@ -251,6 +274,25 @@ static void run_random(GRand *dice)
     LLVMFuzzerTestOneInput(data, size);
 }
 
+/* A forward over IPv6, more or less: random bytes never get as far as its end. */
+static void run_forward(GRand *dice)
+{
+    static const char *const pieces[] = {
+        ":", "::", "0", "1", "ffff", "2001:db8:", "1.2.3.4", "%"
+    };
+    g_autoptr(GString) text = g_string_new(g_rand_boolean(dice) ? "tcp:[" : "udp:[");
+
+    for (gint i = g_rand_int_range(dice, 1, 8); i > 0; i--) {
+        g_string_append(text, pieces[g_rand_int_range(dice, 0, G_N_ELEMENTS(pieces))]);
+    }
+    g_string_append_printf(text, "]:%d:%d", g_rand_int_range(dice, 0, 70000),
+                           g_rand_int_range(dice, 0, 70000));
+    if (g_rand_int_range(dice, 0, 4) == 0) {
+        g_string_erase(text, g_rand_int_range(dice, 0, (gint)text->len), 1);
+    }
+    fuzz_forward((const uint8_t *)text->str, text->len);
+}
+
 int main(int argc, char **argv)
 {
     g_autoptr(GRand) dice = g_rand_new_with_seed(20061);
@@ -260,6 +302,7 @@ int main(int argc, char **argv)
     }
     for (int i = 0; argc == 1 && i < ROUNDS; i++) {
         run_random(dice);
+        run_forward(dice);
     }
     g_print("done\n");
     return 0;

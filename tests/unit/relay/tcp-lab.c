@@ -38,6 +38,7 @@ void lab_open(Lab *lab)
         .dns = 0x0a000203,
         .address = GUEST_IP,
         .ipv6 = true,
+        .guest6 = &lab->guest6,
         .host_loopback = true,
         .mtu = 1500,
     };
@@ -46,6 +47,7 @@ void lab_open(Lab *lab)
 
     *lab = (Lab){ .now = 10 * SECOND, .peer = -1, .frames = g_queue_new(), .window = 512 };
     inet_pton(AF_INET6, "fec0::", config.prefix6.bytes);
+    lab->guest6.prefix = config.prefix6;
     inet_pton(AF_INET6, "fec0::2", config.gateway6.bytes);
     inet_pton(AF_INET6, "fec0::3", config.dns6.bytes);
     lab->tcp = qs_tcp_new(&config, take_frame, lab);
@@ -94,6 +96,12 @@ void lab_advance(Lab *lab, gint64 by)
     run(lab, 0);
 }
 
+bool lab_input(Lab *lab, const guint8 *frame, gsize size)
+{
+    qs_guest6_learn(&lab->guest6, frame, size, lab->now);
+    return qs_tcp_input(lab->tcp, frame, size, lab->now);
+}
+
 void lab_inject(Lab *lab, QsSegment *s, const guint8 *data, gsize size)
 {
     guint8 frame[4096];
@@ -104,7 +112,7 @@ void lab_inject(Lab *lab, QsSegment *s, const guint8 *data, gsize size)
         memcpy(frame + header, data, size);
     }
     qs_segment_finish(frame, header + size);
-    g_assert_true(qs_tcp_input(lab->tcp, frame, header + size, lab->now));
+    g_assert_true(lab_input(lab, frame, header + size));
 }
 
 QsSegment lab_segment(Lab *lab, guint8 flags, guint32 seq, guint32 ack)

@@ -6,6 +6,7 @@
 #ifndef RELAY_TEST_TCP_LAB_H
 #define RELAY_TEST_TCP_LAB_H
 
+#include "guest6.h"
 #include "segment.h"
 #include "tcp.h"
 
@@ -24,6 +25,7 @@
 
 typedef struct Lab {
     QsTcp *tcp;
+    QsGuest6 guest6;
     gint64 now;
     GQueue *frames; /* of GBytes, for the guest */
     int listener;
@@ -43,6 +45,8 @@ void lab_advance(Lab *lab, gint64 by);
 
 /* A segment of the guest's one connection; and hands that, or any other, to the relay. */
 QsSegment lab_segment(Lab *lab, guint8 flags, guint32 seq, guint32 ack);
+/* True: the relay's TCP took it. */
+bool lab_input(Lab *lab, const guint8 *frame, gsize size);
 void lab_inject(Lab *lab, QsSegment *s, const guint8 *data, gsize size);
 /* With so many bytes of the pattern, by their place in the stream. */
 void lab_say(Lab *lab, guint8 flags, guint32 seq, guint32 ack, gsize size);

@@ -2,7 +2,6 @@
 /* The parts of the relay that need no process: protocol, epochs, names, what listens. */
 #include "epoch.h"
 #include "ether.h"
-#include "forward.h"
 #include "identity.h"
 #include "log.h"
 #include "net.h"
@@ -232,35 +231,6 @@ static void test_epoch_store(void)
 
 /* --- texts --- */
 
-static void test_forwards(void)
-{
-    static const char *const bad[] = { "",
-                                       "tcp",
-                                       "tcp:1.2.3.4:1",
-                                       "sctp:1.2.3.4:1:2",
-                                       "tcp:1.2.3:1:2",
-                                       "tcp:1.2.3.4:0:2",
-                                       "tcp:1.2.3.4:1:65536",
-                                       "tcp:1.2.3.4:1:2:3",
-                                       "tcp:1.2.3.4: 1:2" };
-    char text[QS_FORWARD_TEXT];
-    QsForward f, other;
-
-    g_assert_true(qs_forward_parse("udp:127.0.0.1:65535:53", &f, NULL));
-    g_assert_cmpstr(qs_forward_format(&f, text), ==, "udp:127.0.0.1:65535:53");
-    g_assert_true(qs_forward_parse("udp:0.0.0.0:65535:54", &other, NULL));
-    g_assert_true(qs_forward_collides(&f, &other));
-    g_assert_false(qs_forward_equal(&f, &other));
-    other.udp = false;
-    g_assert_false(qs_forward_collides(&f, &other));
-    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
-        g_autoptr(GError) error = NULL;
-
-        g_assert_false(qs_forward_parse(bad[i], &f, &error));
-        g_assert_nonnull(error);
-    }
-}
-
 static void test_macs(void)
 {
     static const char *const bad[] = { "", "52:54:00:00:00", "52-54-00-00-00-01",
@@ -427,7 +397,6 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/protocol/names", test_names);
     g_test_add_func("/relay/epoch/judge", test_epoch_judge);
     g_test_add_func("/relay/epoch/store", test_epoch_store);
-    g_test_add_func("/relay/forward", test_forwards);
     g_test_add_func("/relay/mac", test_macs);
     g_test_add_func("/relay/identity", test_identity_same_nat);
     g_test_add_func("/relay/identity/secrets", test_identity_errors_keep_secrets);
