@@ -83,8 +83,9 @@ typedef struct QsFlow {
     guint64 guest_mac, gateway_mac; /* guest_mac 0: not known yet, nothing can be sent */
     int fd;
     bool readable, writable, failed;
-    bool hangup; /* the end was seen, perhaps behind bytes that were not read */
-    gint64 due;  /* 0: no timer */
+    /* A read may end early: an end was seen, or urgent data, perhaps behind bytes not read yet. */
+    bool reads_short;
+    gint64 due; /* 0: no timer */
     gint64 heard;
 
     /* to the guest */

@@ -221,7 +221,7 @@ void qs_flow_fill_out(QsFlow *f)
         if (n == 0) {
             f->eof = true;
         }
-        f->readable = (gsize)n == most || f->hangup;
+        f->readable = (gsize)n == most || f->reads_short;
         qs_ring_commit(&f->out, (gsize)n);
     }
 }

@@ -130,7 +130,7 @@ static bool make_room(QsTcp *t)
 
 static bool watch(QsTcp *t, int fd, void *pointer)
 {
-    struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET };
+    struct epoll_event event = { .events = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET };
 
     event.data.ptr = pointer;
     return epoll_ctl(t->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
@@ -532,8 +532,9 @@ static void take_event(QsTcp *t, const struct epoll_event *event)
         return;
     }
     f = event->data.ptr;
-    f->readable = f->readable || (event->events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0;
-    f->hangup = f->hangup || (event->events & (EPOLLRDHUP | EPOLLHUP)) != 0;
+    f->readable =
+        f->readable || (event->events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP)) != 0;
+    f->reads_short = f->reads_short || (event->events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP)) != 0;
     f->writable = f->writable || (event->events & EPOLLOUT) != 0;
     f->failed = f->failed || (event->events & EPOLLERR) != 0;
     enqueue(t, f);

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import struct
 import threading
@@ -107,6 +108,32 @@ def test_urgent_data_is_taken_out(relay: Relay, guest: g.Guest) -> None:
         # Passed on as ordinary data: the checksum was mended, or libslirp had dropped it.
         assert connection.receive(len(payload)) == payload
     assert "urgent-cleared=1" in relay.ask_worker("acme.web", "stat")
+
+
+def test_urgent_data_from_outside_does_not_stop_what_follows(relay: Relay, guest: g.Guest) -> None:
+    """A read ends before it, though more is there."""
+    guest.resolve(guest.gateway)
+    stop = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        assert sock.recv(5) == b"ready"
+        worker = int(re.search(r"pid=(\d+)", relay.ask_worker("acme.web", "stat"))[1])
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            sock.sendall(b"abc")
+            sock.send(b"X", socket.MSG_OOB)
+            sock.sendall(b"def")
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        stop.wait(20)
+
+    with Server(serve) as server:
+        connection = guest.connect("10.0.2.2", server.port)
+        connection.send(b"ready")
+        try:
+            assert connection.receive(7) == b"abcXdef"
+        finally:
+            stop.set()
 
 
 def test_tcp_fragments_do_not_reach_libslirp(relay: Relay, guest: g.Guest) -> None:

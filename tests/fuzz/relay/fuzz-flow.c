@@ -140,7 +140,7 @@ static void one_step(World *w, QsFlowHost *host, const uint8_t *op)
     case 3:
         if (op[1] == 0) {
             shutdown(w->fd, SHUT_WR);
-            w->flow->readable = w->flow->hangup = true;
+            w->flow->readable = w->flow->reads_short = true;
         } else if (op[1] == 1) {
             qs_flow_thaw(w->flow);
         } else if (op[1] == 2) {
