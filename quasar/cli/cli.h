@@ -77,5 +77,7 @@ const GOptionEntry *qs_cli_common(void);
 void qs_cli_say(const QsCli *cli, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* The words of an option of a kind such as "a|b"; NULL when it is not one of these. */
 char **qs_cli_choices(const char *description);
+/* What --bandwidth takes. NULL leaves @ret_rate alone. */
+bool qs_cli_parse_rate(const char *text, guint64 *ret_rate, GError **error);
 
 #endif

@@ -73,6 +73,32 @@ char **qs_cli_choices(const char *description)
     return strchr(description, '|') == NULL ? NULL : g_strsplit(description, "|", -1);
 }
 
+bool qs_cli_parse_rate(const char *text, guint64 *ret_rate, GError **error)
+{
+    static const char units[] = "KMG";
+    const char *unit;
+    char *end;
+    guint64 number;
+    guint shift = 0;
+
+    if (text == NULL) {
+        return true;
+    }
+    number = g_ascii_strtoull(text, &end, 10);
+    unit = *end == '\0' ? NULL : strchr(units, g_ascii_toupper(*end));
+    if (unit != NULL) {
+        shift = 10 * (guint)(unit - units + 1);
+        end++;
+    }
+    if (!g_ascii_isdigit(*text) || *end != '\0' || number == 0 ||
+        number > (G_GUINT64_CONSTANT(1) << 40) >> shift) {
+        return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL,
+                       "--bandwidth takes bytes a second, such as 500K, 100M or 1G");
+    }
+    *ret_rate = number << shift;
+    return true;
+}
+
 /* The first asks for an orderly end, the second does not ask. */
 static gpointer watch_signals(gpointer data)
 {

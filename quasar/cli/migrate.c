@@ -6,7 +6,6 @@
 #include "move/remote.h"
 #include "move/settle.h"
 
-#include <string.h>
 #include <unistd.h>
 
 #define NUMBER_UNSET (-1000)
@@ -49,31 +48,6 @@ static const GOptionEntry *options(void)
     return entries;
 }
 
-static bool parse_rate(const char *text, guint64 *ret_rate)
-{
-    static const char units[] = "KMG";
-    const char *unit;
-    char *end;
-    guint64 number = g_ascii_strtoull(text, &end, 10);
-    guint shift = 0;
-
-    if (!g_ascii_isdigit(*text)) {
-        return false;
-    }
-    if (*end != '\0') {
-        unit = strchr(units, g_ascii_toupper(*end));
-        if (unit == NULL || end[1] != '\0') {
-            return false;
-        }
-        shift = 10 * (guint)(unit - units + 1);
-    }
-    if (number == 0 || number > (G_GUINT64_CONSTANT(1) << 40) >> shift) {
-        return false;
-    }
-    *ret_rate = number << shift;
-    return true;
-}
-
 static bool usage(GError **error, const char *words)
 {
     return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL, "%s", words);
@@ -81,8 +55,8 @@ static bool usage(GError **error, const char *words)
 
 static bool read_limits(QsDepart *depart, GError **error)
 {
-    if (opt_bandwidth != NULL && !parse_rate(opt_bandwidth, &depart->limits.bandwidth)) {
-        return usage(error, "--bandwidth takes bytes a second, such as 500K, 100M or 1G");
+    if (!qs_cli_parse_rate(opt_bandwidth, &depart->limits.bandwidth, error)) {
+        return false;
     }
     if (opt_downtime < 0 || opt_downtime > 2000000) {
         return usage(error, "--downtime takes 1 to 2000000 milliseconds");

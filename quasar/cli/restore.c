@@ -2,6 +2,8 @@
 #include "cli/cli.h"
 #include "cli/network.h"
 #include "cli/takeover.h"
+#include "move/image.h"
+#include "move/machine-file.h"
 #include "vm/archive.h"
 #include "vm/foreign.h"
 #include "vm/pieces.h"
@@ -68,6 +70,23 @@ static bool has_section(const QsArchive *archive, const char *key)
     return false;
 }
 
+/* The images are sections, or come with the machine into empty ones of these sizes. */
+static bool check_images(const QsArchive *archive, guint images, GError **error)
+{
+    if (archive->machine != 0) {
+        return archive->n_images == images ||
+               refuse(error, "its definition names other images than are in it");
+    }
+    for (guint i = 0; i < images; i++) {
+        g_autofree char *key = g_strdup_printf("image%u", i);
+
+        if (!has_section(archive, key)) {
+            return refuse(error, "its definition names images that are not in it");
+        }
+    }
+    return has_section(archive, "state") || refuse(error, "it holds something else than it should");
+}
+
 /*
  * The file is a stranger's, perhaps: no path, socket or right of this host may come from it. Each
  * file its definition names must be a section, in whose place a path of ours is put.
@@ -80,7 +99,7 @@ static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
     const char *paths[] = { def->iso, def->kernel, def->initrd, firmware };
     static const char *const keys[] = { "iso", "kernel", "initrd", "firmware" };
     guint images = def->image == NULL ? 0 : g_strv_length(def->image);
-    guint wanted = 1 + images;
+    guint wanted = archive->machine != 0 ? 0 : 1 + images;
 
     for (guint i = 0; i < G_N_ELEMENTS(keys); i++) {
         if ((paths[i] != NULL) != has_section(archive, keys[i])) {
@@ -88,17 +107,13 @@ static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
         }
         wanted += paths[i] != NULL;
     }
-    for (guint i = 0; i < images; i++) {
-        g_autofree char *key = g_strdup_printf("image%u", i);
-
-        if (!has_section(archive, key)) {
-            return refuse(error, "its definition names images that are not in it");
-        }
+    if (!check_images(archive, images, error)) {
+        return false;
     }
     if (qs_def_net_is_relay(def->net)) {
         wanted += has_section(archive, QS_SECRET_FILE);
     }
-    if (archive->n_sections != wanted || !has_section(archive, "state")) {
+    if (archive->n_sections != wanted) {
         return refuse(error, "it holds something else than it should");
     }
     return qs_foreign_disarm(def, opt_net, error);
@@ -159,6 +174,32 @@ static bool make_folder(Restore *r, GError **error)
     return true;
 }
 
+static char *machine_path(const Restore *r)
+{
+    return g_build_filename(r->folder, QS_PIECES_MACHINE, NULL);
+}
+
+/* QEMU fills the images when it reads the machine. */
+static bool unpack_machine(Restore *r, QsDef *def, GError **error)
+{
+    g_autofree char *machine = machine_path(r);
+
+    if (!qs_archive_extract(r->archive, r->fd, machine, r->cli->cancellable, error)) {
+        return false;
+    }
+    for (guint i = 0; i < r->archive->n_images; i++) {
+        g_autofree char *name = g_strdup_printf("image%u", i);
+        g_autofree char *path = g_build_filename(r->folder, name, NULL);
+
+        if (!qs_image_create(path, def->image_format[i], r->archive->images[i], error)) {
+            return false;
+        }
+        g_free(def->image[i]);
+        def->image[i] = g_steal_pointer(&path);
+    }
+    return true;
+}
+
 static QsDef *unpack_all(Restore *r, GError **error)
 {
     g_autoptr(GError) own = NULL;
@@ -173,7 +214,8 @@ static QsDef *unpack_all(Restore *r, GError **error)
     if (!disarm(r->archive, def, error)) {
         return NULL;
     }
-    if (!qs_archive_verify(state, r->fd, r->cli->cancellable, error) || !make_folder(r, error)) {
+    if ((state != NULL && !qs_archive_verify(state, r->fd, r->cli->cancellable, error)) ||
+        !make_folder(r, error) || (r->archive->machine != 0 && !unpack_machine(r, def, error))) {
         return NULL;
     }
     for (guint i = 0; i < r->archive->n_sections; i++) {
@@ -187,10 +229,17 @@ static QsDef *unpack_all(Restore *r, GError **error)
 }
 
 /* From the first instruction on, its files are those of a VM. */
-static bool take_in(Restore *r, guint64 offset, GError **error)
+static bool take_in(Restore *r, GError **error)
 {
+    const QsSection *state = find_state(r->archive);
+    g_autofree char *machine = machine_path(r);
+    const QsMachineFile reads = { .vm = r->vm,
+                                  .path = machine,
+                                  .cancellable = r->cli->cancellable };
+
     qs_job_enter(r->job, "load");
-    if (!qs_transfer_in(r->vm, r->file, offset, r->cli->cancellable, error)) {
+    if (state != NULL ? !qs_transfer_in(r->vm, r->file, state->offset, r->cli->cancellable, error)
+                      : !qs_machine_file_read(&reads, error)) {
         return false;
     }
     qs_pieces_keep(r->vm);
@@ -200,7 +249,6 @@ static bool take_in(Restore *r, guint64 offset, GError **error)
 
 static bool load(Restore *r, GError **error)
 {
-    const QsSection *state = find_state(r->archive);
     g_autoptr(GError) own = NULL;
     bool no_sandbox = false;
 
@@ -210,7 +258,7 @@ static bool load(Restore *r, GError **error)
     if (no_sandbox) {
         qs_cli_say(r->cli, "note: this host offers no seccomp; QEMU runs without its sandbox");
     }
-    if (!take_in(r, state->offset, &own)) {
+    if (!take_in(r, &own)) {
         g_autofree char *what = NULL;
         g_autofree char *hint = NULL;
 
@@ -299,23 +347,38 @@ static const char *load_status(QsQmp *qmp, JsonObject **ret_answer)
     return *ret_answer == NULL ? NULL : qs_json_get_string(*ret_answer, "status", NULL);
 }
 
+/* A machine of its own is whole when its session says so, which verifies more than QEMU does. */
+static bool is_loaded(QsQmp *qmp, bool *ret_going)
+{
+    static const char *const under_way[] = { "setup", "active", "device", NULL };
+    g_autoptr(JsonObject) answer = NULL;
+    QsMoveInfo info = { .where = QS_WHERE_NONE };
+    const char *status;
+
+    if (qs_move_query(qmp, &info, NULL) && info.where != QS_WHERE_NONE) {
+        *ret_going = !g_str_equal(info.stage, "failed");
+        return info.where == QS_WHERE_HERE && g_str_equal(info.stage, "done");
+    }
+    status = load_status(qmp, &answer);
+    *ret_going = status != NULL && g_strv_contains(under_way, status);
+    return g_strcmp0(status, "completed") == 0;
+}
+
 /* Whether it was loaded whole, which may still take its time. */
 static bool wait_loaded(QsCli *cli, QsVm *vm)
 {
-    static const char *const under_way[] = { "setup", "active", "device", NULL };
+    bool going = true;
 
-    while (!g_cancellable_is_cancelled(cli->cancellable)) {
+    while (going && !g_cancellable_is_cancelled(cli->cancellable)) {
         g_autoptr(QsQmp) qmp = qs_vm_monitor(vm, 60000, cli->cancellable, NULL);
-        g_autoptr(JsonObject) answer = NULL;
-        const char *status = qmp == NULL ? NULL : load_status(qmp, &answer);
 
-        if (g_strcmp0(status, "completed") == 0) {
-            return true;
-        }
-        if (status == NULL || !g_strv_contains(under_way, status)) {
+        if (qmp == NULL) {
             return false;
         }
-        g_usleep(LOOK_MS * 1000);
+        if (is_loaded(qmp, &going)) {
+            return true;
+        }
+        g_usleep(going ? LOOK_MS * 1000 : 0);
     }
     return false;
 }
@@ -370,9 +433,10 @@ const QsVerb qs_verb_restore = {
     .name = "restore",
     .arguments = "FILE",
     .summary = "continue a VM from the file that save made",
-    .description = "Its images are unpacked, each is held against its digest, and the VM goes on "
-                   "where it was saved. The file stays; continue it once only, or two VMs have "
-                   "one identity. When anything fails, nothing is left but the file.",
+    .description = "Its images are unpacked, all is held against its digests, and the VM goes on "
+                   "where it was saved, with --live or without. The file stays; continue it once "
+                   "only, or two VMs have one identity. When anything fails, nothing is left but "
+                   "the file.",
     .examples = "restore web.qsvm\nrestore web.qsvm --name copy --images /srv/copy",
     .options = options,
     .least = 1,

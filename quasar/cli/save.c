@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The guest is paused, its state written, its files packed behind it, and only when the whole file
- * is on the disk does QEMU end. Whatever fails before that, the guest goes on here as it was.
+ * is on the disk does QEMU end. With --live QEMU itself first writes the machine, disks included,
+ * while the guest runs on; it is paused for the end of that, and for the files that are put behind
+ * it. Whatever fails before that, the guest goes on here as it was.
  *
  * The rename is the decision: with it the VM is in the file, before it it is here. The run folder's
  * `saving` tells which file that is while this goes on (see vm/mark.h), so that whoever comes after
- * a crash can tell.
+ * a crash can tell. With --live that is the folder in which QEMU makes its file, and, once that is
+ * whole, the file. `saving-paused` stands beside it when the guest was paused before.
  */
 #include "cli/cli.h"
 #include "cli/detach.h"
+#include "cli/partial.h"
+#include "cli/progress.h"
 #include "cli/takeover.h"
+#include "move/image.h"
+#include "move/machine-file.h"
+#include "move/settle.h"
 #include "vm/archive.h"
 #include "vm/mark.h"
 #include "vm/secret.h"
@@ -24,10 +32,18 @@
 
 #define ANSWER_MS 60000
 #define MARK "saving"
+#define MARK_PAUSED "saving-paused"
 
-static gboolean opt_detach;
+static gboolean opt_detach, opt_live;
+static char *opt_bandwidth, *opt_progress;
 
 static const GOptionEntry entries[] = {
+    { "live", 'l', 0, G_OPTION_ARG_NONE, &opt_live,
+      "let the guest run on while it is written; pause it for the end", NULL },
+    { "bandwidth", 'b', 0, G_OPTION_ARG_STRING, &opt_bandwidth,
+      "with --live: at most so many bytes a second, such as 100M", "RATE" },
+    { "progress", 0, 0, G_OPTION_ARG_STRING, &opt_progress, "with --live: how far it is",
+      "auto|bar|plain|json|none" },
     { "detach", 0, 0, G_OPTION_ARG_NONE, &opt_detach,
       "leave the terminal when it is under way; print the job", NULL },
     G_OPTION_ENTRY_NULL,
@@ -42,12 +58,14 @@ typedef struct Save {
     QsCli *cli;
     QsVm *vm;
     QsJob *job;
-    QsDetach *detach; /* NULL: it stays on the terminal */
-    QsDef *def;       /* as it was started */
+    QsDetach *detach;     /* NULL: it stays on the terminal */
+    QsProgress *progress; /* with --live */
+    guint64 bandwidth;    /* the same; 0: no limit */
+    QsDef *def;           /* as it was started */
     QsArchive *archive;
     char *partial;
     bool was_running;
-    bool stopped; /* by us */
+    bool touched; /* it was told to pause, or to write itself */
 } Save;
 
 static bool check_images(const QsDef *def, GError **error)
@@ -55,18 +73,35 @@ static bool check_images(const QsDef *def, GError **error)
     for (guint i = 0; def->image != NULL && def->image[i] != NULL; i++) {
         if (g_str_equal(def->image_format[i], "qcow2") && !qs_def_image_is_alone(def->image[i])) {
             return qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here",
-                           "qemu-img convert makes one file of it",
+                           "qemu-img convert makes one file of it, and --live needs none",
                            "image %s needs another file besides", def->image[i]);
         }
     }
     return true;
 }
 
-static bool check_target(const char *file, GError **error)
+/*
+ * QEMU writes what the guest sees, whatever files that is in. The other files are asked for now,
+ * and not when the guest is paused already.
+ */
+static bool measure_images(Save *s, GError **error)
 {
-    return !g_file_test(file, G_FILE_TEST_EXISTS) ||
-           qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", "choose another name, or remove it",
-                   "%s exists", file);
+    QsArchive *archive = s->archive;
+    const QsDef *def = s->def;
+
+    if (!qs_def_check_files(def, error)) {
+        return false;
+    }
+    for (guint i = 0; def->image != NULL && def->image[i] != NULL; i++) {
+        guint64 allocated;
+
+        if (!qs_image_measure(def->image[i], def->image_format[i], &archive->images[i], &allocated,
+                              error)) {
+            return false;
+        }
+        archive->n_images++;
+    }
+    return true;
 }
 
 static bool ask(Save *s, const char *command, GError **error)
@@ -79,7 +114,8 @@ static bool ask(Save *s, const char *command, GError **error)
     return done != NULL;
 }
 
-static bool pause_guest(Save *s, GError **error)
+/* How it is to be afterwards, if it stays: also for who comes after us. */
+static bool look_at_guest(Save *s, int fd, const char *file, GError **error)
 {
     QsVmInfo info;
 
@@ -89,8 +125,13 @@ static bool pause_guest(Save *s, GError **error)
         return qs_fail(error, QS_VM_ERROR_REFUSED, info.state, NULL, "\"%s\" cannot be saved now",
                        qs_vm_name(s->vm));
     }
-    s->stopped = true;
-    return ask(s, "stop", error);
+    return s->was_running || qs_mark_set(s->vm, MARK_PAUSED, fd, file, error);
+}
+
+static void drop_marks(const QsVm *vm)
+{
+    qs_mark_drop(vm, MARK);
+    qs_mark_drop(vm, MARK_PAUSED);
 }
 
 /* Firmware that is no path is QEMU's own, which each host has. */
@@ -124,6 +165,14 @@ static bool pack_secret(Save *s, int fd, GError **error)
     return done;
 }
 
+static bool pack_files(Save *s, int fd, GError **error)
+{
+    return pack(s, fd, "iso", s->def->iso, error) && pack(s, fd, "kernel", s->def->kernel, error) &&
+           pack(s, fd, "initrd", s->def->initrd, error) &&
+           pack(s, fd, "firmware", s->def->firmware, error) && pack_secret(s, fd, error) &&
+           qs_archive_finish(s->archive, fd, error);
+}
+
 static bool pack_all(Save *s, int fd, GError **error)
 {
     struct stat info;
@@ -142,58 +191,19 @@ static bool pack_all(Save *s, int fd, GError **error)
             return false;
         }
     }
-    return pack(s, fd, "iso", s->def->iso, error) && pack(s, fd, "kernel", s->def->kernel, error) &&
-           pack(s, fd, "initrd", s->def->initrd, error) &&
-           pack(s, fd, "firmware", s->def->firmware, error) && pack_secret(s, fd, error) &&
-           qs_archive_finish(s->archive, fd, error);
+    return pack_files(s, fd, error);
 }
 
-/* Who else saves to this name fails here, before anything is written. */
-static int create(const char *partial, GError **error)
+static bool write_paused(Save *s, const char *file, int fd, GError **error)
 {
-    int fd = open(partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-    if (fd < 0) {
-        int number = errno;
-
-        qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here",
-                number == EEXIST ? "choose another name, or remove it" : NULL,
-                "cannot create %s: %s", partial, g_strerror(number));
+    qs_job_enter(s->job, "pause");
+    if (!look_at_guest(s, fd, file, error)) {
+        return false;
     }
-    return fd;
-}
-
-/* To its name, where nothing may be, and that onto the disk too. */
-static bool publish(const char *partial, const char *file, GError **error)
-{
-    g_autofree char *folder = g_path_get_dirname(file);
-    int done = renameat2(AT_FDCWD, partial, AT_FDCWD, file, RENAME_NOREPLACE);
-    int fd;
-
-    /* Not every file system can. */
-    if (done < 0 && (errno == EINVAL || errno == ENOSYS)) {
-        if (!check_target(file, error)) {
-            return false;
-        }
-        done = g_rename(partial, file);
+    s->touched = true;
+    if (!ask(s, "stop", error)) {
+        return false;
     }
-    if (done < 0) {
-        return qs_fail_errno(error, errno, "cannot rename %s to %s", partial, file);
-    }
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0) {
-        qs_fail_errno(error, errno, "cannot write %s", folder);
-        g_unlink(file);
-        done = -1;
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return done == 0;
-}
-
-static bool write_file(Save *s, const char *file, int fd, GError **error)
-{
     qs_job_enter(s->job, "state");
     qs_detach_leave(s->detach, s->job);
     if (!qs_transfer_out(s->vm, s->partial, QS_ARCHIVE_START, s->cli->cancellable, error)) {
@@ -204,7 +214,73 @@ static bool write_file(Save *s, const char *file, int fd, GError **error)
         return false;
     }
     qs_job_enter(s->job, "publish");
-    return publish(s->partial, file, error);
+    return qs_partial_publish(s->partial, file, error);
+}
+
+/* Under way is what QEMU has begun to write; before that much can go wrong that is told at once. */
+static void show(const QsMoveInfo *info, void *opaque)
+{
+    Save *s = opaque;
+
+    qs_progress_show(info, s->progress);
+    if (!g_str_equal(info->stage, "prepare") && !g_str_equal(info->stage, "failed")) {
+        qs_detach_leave(s->detach, s->job);
+    }
+}
+
+/* From here on whoever comes after us looks for QEMU's file itself. */
+static bool complete(Save *s, const char *machine, const char *file, GError **error)
+{
+    int fd = open(machine, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    bool done;
+
+    if (fd < 0) {
+        return qs_fail_errno(error, errno, "cannot open what QEMU wrote");
+    }
+    qs_job_enter(s->job, "pack");
+    done = qs_archive_begin(s->archive, fd, error) && pack_files(s, fd, error) &&
+           qs_mark_set(s->vm, MARK, fd, file, error);
+    close(fd);
+    if (!done) {
+        return false;
+    }
+    qs_job_enter(s->job, "publish");
+    return qs_partial_publish(machine, file, error);
+}
+
+static bool write_live(Save *s, const char *file, int fd, GError **error)
+{
+    g_autofree char *machine = qs_partial_machine(s->partial);
+    const QsMachineFile writes = {
+        .vm = s->vm,
+        .path = machine,
+        .bandwidth = s->bandwidth,
+        .job = s->job,
+        .progress = show,
+        .opaque = s,
+        .cancellable = s->cli->cancellable,
+    };
+
+    qs_job_enter(s->job, "prepare");
+    if (!look_at_guest(s, fd, file, error)) {
+        return false;
+    }
+    s->touched = true;
+    return qs_machine_file_write(&writes, error) && complete(s, machine, file, error);
+}
+
+/* It neither runs on nor is it in the file. */
+static bool fail_lost(Save *s, const char *why, GError **error)
+{
+    g_autofree char *state = NULL;
+
+    if (qs_vm_tell(s->vm, NULL, &state) && !qs_vm_is_alive(s->vm)) {
+        return qs_fail(error, QS_VM_ERROR_FAILED, "stopped", "quasar-run start starts it anew",
+                       "\"%s\" was not saved: its QEMU ended", qs_vm_name(s->vm));
+    }
+    return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or ended",
+                   "quasar-run show tells which", "\"%s\" was not saved: %s", qs_vm_name(s->vm),
+                   why);
 }
 
 /* The guest goes on; the failure says so. */
@@ -213,22 +289,20 @@ static bool go_on(Save *s, GError *failure, GError **error)
     g_autoptr(GError) own = failure;
     bool cancelled = g_error_matches(own, QS_VM_ERROR, QS_VM_ERROR_CANCELLED) ||
                      g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_CANCELLED);
-    bool back = !s->stopped ||
+    bool back = !s->touched ||
                 (qs_transfer_settle(s->vm, NULL) && (!s->was_running || ask(s, "cont", NULL)));
 
-    g_unlink(s->partial);
-    qs_mark_drop(s->vm, MARK);
+    qs_partial_remove(s->partial);
+    drop_marks(s->vm);
     if (!back) {
-        return qs_fail(error, QS_VM_ERROR_UNCERTAIN, "paused here, or ended",
-                       "quasar-run show tells which", "\"%s\" was not saved: %s", qs_vm_name(s->vm),
-                       own->message);
+        return fail_lost(s, own->message, error);
     }
-    if (!s->stopped) {
+    if (!s->touched) {
         g_propagate_error(error, g_steal_pointer(&own));
         return false;
     }
     return qs_fail(error, cancelled ? QS_VM_ERROR_CANCELLED : QS_VM_ERROR_RUNS_HERE,
-                   s->was_running ? "it runs here" : "it is paused here", NULL,
+                   s->was_running ? QS_VM_RUNS : "it is paused here", NULL,
                    "\"%s\" was not saved: %s", qs_vm_name(s->vm), own->message);
 }
 
@@ -240,14 +314,14 @@ static bool save(Save *s, const char *file, GError **error)
     int fd;
 
     s->archive = qs_archive_new(qs_vm_name(s->vm), text);
-    s->partial = g_strconcat(file, ".partial", NULL);
-    if (!check_images(s->def, error) || !check_target(file, error) ||
-        (fd = create(s->partial, error)) < 0) {
+    s->partial = qs_partial_path(file);
+    if (!(opt_live ? measure_images(s, error) : check_images(s->def, error)) ||
+        !qs_partial_check_target(file, error) ||
+        (fd = qs_partial_create(s->partial, opt_live, error)) < 0) {
         return false;
     }
-    qs_job_enter(s->job, "pause");
-    done = qs_mark_set(s->vm, MARK, fd, file, &own) && pause_guest(s, &own) &&
-           write_file(s, file, fd, &own);
+    done = qs_mark_set(s->vm, MARK, fd, file, &own) &&
+           (opt_live ? write_live(s, file, fd, &own) : write_paused(s, file, fd, &own));
     close(fd);
     if (!done) {
         return go_on(s, g_steal_pointer(&own), error);
@@ -256,19 +330,45 @@ static bool save(Save *s, const char *file, GError **error)
     return qs_vm_kill(s->vm, error);
 }
 
-static bool recover(QsCli *cli, QsVm *vm, const QsMark *m, bool *ret_saved, GError **error)
+/* --- after a launcher that died at it --- */
+
+static bool was_paused(const QsVm *vm)
 {
-    g_autofree char *partial = m->file == NULL ? NULL : g_strconcat(m->file, ".partial", NULL);
+    QsMark m;
+    bool found = qs_mark_get(vm, MARK_PAUSED, &m);
+
+    if (found) {
+        qs_mark_clear(&m);
+    }
+    return found;
+}
+
+static void remove_partial(const QsMark *m)
+{
+    g_autofree char *partial = m->file == NULL ? NULL : qs_partial_path(m->file);
+
+    if (partial != NULL && qs_partial_is_of(partial, m)) {
+        qs_partial_remove(partial);
+    }
+}
+
+/* @wanted: it is to run, however it was before. */
+static bool recover(QsCli *cli, QsVm *vm, const QsMark *m, bool wanted, bool *ret_saved,
+                    GError **error)
+{
+    bool stays = !wanted && was_paused(vm);
 
     *ret_saved = qs_mark_fits(m, m->file);
     if (*ret_saved) {
+        g_autofree char *partial = qs_partial_path(m->file);
+
+        /* What is left of the folder that the file was in is empty. */
+        g_rmdir(partial);
         return qs_vm_kill(vm, error);
     }
     if (!qs_vm_is_alive(vm)) {
-        if (qs_mark_fits(m, partial)) {
-            g_unlink(partial);
-        }
-        qs_mark_drop(vm, MARK);
+        remove_partial(m);
+        drop_marks(vm);
         return qs_fail(error, QS_VM_ERROR_FAILED, "stopped", "quasar-run start starts it anew",
                        "\"%s\" was not saved: its QEMU ended", qs_vm_name(vm));
     }
@@ -276,14 +376,13 @@ static bool recover(QsCli *cli, QsVm *vm, const QsMark *m, bool *ret_saved, GErr
     if (!qs_transfer_settle(vm, error)) {
         return false;
     }
-    if (qs_mark_fits(m, partial)) {
-        g_unlink(partial);
-    }
-    if (!qs_vm_continue(vm, cli->cancellable, error)) {
+    remove_partial(m);
+    if (!stays && !qs_vm_continue(vm, cli->cancellable, error)) {
         return false;
     }
-    qs_cli_say(cli, "%s was being saved, which was interrupted; it runs on", qs_vm_name(vm));
-    qs_mark_drop(vm, MARK);
+    qs_cli_say(cli, "%s was being saved, which was interrupted; it %s", qs_vm_name(vm),
+               stays ? "is paused" : "runs on");
+    drop_marks(vm);
     return true;
 }
 
@@ -295,7 +394,7 @@ bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
     if (!qs_mark_get(vm, MARK, &m)) {
         return false;
     }
-    done = recover(cli, vm, &m, &saved, error);
+    done = recover(cli, vm, &m, true, &saved, error);
     if (done && saved) {
         done = qs_fail(error, QS_VM_ERROR_FAILED, "in that file", "quasar-run restore continues it",
                        "\"%s\" was saved in %s", qs_vm_name(vm), m.file);
@@ -307,17 +406,18 @@ bool qs_save_recover(QsCli *cli, QsVm *vm, GError **error)
 bool qs_save_resume(QsCli *cli, QsVm *vm, QsJob *job, GError **error)
 {
     bool saved = g_str_equal(qs_job_phase_before(job), "end"), done = true;
+    const char *here = was_paused(vm) ? "it is paused here" : QS_VM_RUNS;
     QsMark m;
 
     /* Without the mark QEMU had ended; one that lives by now was started since. */
     if (qs_mark_get(vm, MARK, &m)) {
-        done = recover(cli, vm, &m, &saved, error);
+        done = recover(cli, vm, &m, false, &saved, error);
         qs_mark_clear(&m);
     }
     return done &&
            (saved ||
             qs_fail(error, qs_vm_is_alive(vm) ? QS_VM_ERROR_RUNS_HERE : QS_VM_ERROR_FAILED,
-                    qs_vm_is_alive(vm) ? QS_VM_RUNS : "stopped", "quasar-run save does it again",
+                    qs_vm_is_alive(vm) ? here : "stopped", "quasar-run save does it again",
                     "\"%s\" was not saved: the launcher that did it ended", qs_vm_name(vm)));
 }
 
@@ -332,9 +432,13 @@ static bool save_as_job(Save *s, const char *file, GError **error)
     if (job == NULL) {
         return false;
     }
+    qs_job_note(job, "live", opt_live ? "yes" : NULL);
     s->job = job;
     if (save(s, file, &own)) {
         qs_job_end(job, NULL, words);
+        if (opt_live) {
+            qs_progress_leave(s->progress);
+        }
         qs_cli_say(s->cli, "%s", words);
         return true;
     }
@@ -353,9 +457,23 @@ static bool prepare(Save *s, const char *name, GError **error)
         return false;
     }
     close(fd);
+    /* A move that goes on without its launcher is not ours to cancel. */
+    if (!qs_move_settle(s->vm, error)) {
+        return false;
+    }
     s->def = qs_vm_live_def(s->vm);
     return s->def != NULL || qs_fail(error, QS_VM_ERROR_REFUSED, "it runs here", NULL,
                                      "what \"%s\" was started with cannot be read", name);
+}
+
+static bool read_options(Save *s, GError **error)
+{
+    if (!opt_live && (opt_bandwidth != NULL || opt_progress != NULL)) {
+        return qs_fail(error, QS_VM_ERROR_USAGE, NULL, NULL, "%s goes with --live",
+                       opt_bandwidth != NULL ? "--bandwidth" : "--progress");
+    }
+    return qs_cli_parse_rate(opt_bandwidth, &s->bandwidth, error) &&
+           (!opt_detach || (s->detach = qs_detach_begin(s->cli, error)) != NULL);
 }
 
 static bool run(QsCli *cli, char **words, GError **error)
@@ -364,12 +482,17 @@ static bool run(QsCli *cli, char **words, GError **error)
     Save s = { .cli = cli };
     bool done;
 
-    if (opt_detach && (s.detach = qs_detach_begin(cli, error)) == NULL) {
+    if (!read_options(&s, error)) {
+        return false;
+    }
+    if (opt_live && (s.progress = qs_progress_new(cli, words[0], opt_progress, error)) == NULL) {
+        qs_detach_free(s.detach);
         return false;
     }
     /* Asked twice to end, it still lets the guest go on first. */
     g_atomic_int_set(&cli->patient, 1);
     done = prepare(&s, words[0], error) && save_as_job(&s, file, error);
+    qs_progress_free(s.progress);
     qs_detach_free(s.detach);
     qs_archive_free(s.archive);
     qs_def_free(s.def);
@@ -383,9 +506,13 @@ const QsVerb qs_verb_save = {
     .arguments = "NAME FILE",
     .summary = "put a running VM into one file, and stop it here",
     .description = "Memory, devices, images, kernel and definition go into FILE, from which "
-                   "restore continues the VM on any host. Until the file is whole nothing ends: "
-                   "when anything fails, the VM goes on here.",
-    .examples = "save web web.qsvm\nsave web web.qsvm --detach",
+                   "restore continues the VM on any host. The guest is paused while they are "
+                   "written; with --live it runs on, and is paused for the last of what it "
+                   "changed and until kernel and CD image are in the file too. Until the file is "
+                   "whole nothing ends: when anything fails, the VM goes on here. Afterwards it "
+                   "is in FILE alone.",
+    .examples = "save web web.qsvm\nsave web web.qsvm --live\n"
+                "save web web.qsvm --live --bandwidth 50M --detach",
     .options = options,
     .least = 2,
     .most = 2,

@@ -174,7 +174,8 @@ static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
                    info.state);
         return true;
     }
-    if (!g_str_equal(info.state, "paused")) {
+    /* It left for a file that did not get its name; QEMU knows where it is. */
+    if (!g_str_equal(info.state, "paused") && (moved || !g_str_equal(info.state, "left"))) {
         return fail_started(vm, info.state, error);
     }
     /* A restored one is paused when it is whole. */

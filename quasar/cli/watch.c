@@ -27,9 +27,12 @@ static const GOptionEntry *options(void)
     return entries;
 }
 
+/* Also into a file, while the guest runs on. */
 static bool is_move(const QsJob *job)
 {
-    return g_str_equal(job->verb, "migrate") || g_str_equal(job->verb, "receive");
+    g_autofree char *live = qs_job_noted(job, "live");
+
+    return g_str_equal(job->verb, "migrate") || g_str_equal(job->verb, "receive") || live != NULL;
 }
 
 /* What was written down last, when QEMU does not tell. */

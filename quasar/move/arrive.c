@@ -579,17 +579,6 @@ static bool end_alone(Arrival *a, GError **error)
                    "the QEMU that \"%s\" came to has ended", qs_vm_name(a->vm));
 }
 
-/* A QEMU that is silent is asked again: it may hold the VM. */
-static bool look(Arrival *a, QsQmp **qmp, QsMoveInfo *ret_info)
-{
-    if (*qmp != NULL && qs_move_query(*qmp, ret_info, NULL)) {
-        return true;
-    }
-    g_clear_pointer(qmp, qs_qmp_free);
-    *qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, NULL);
-    return *qmp != NULL && qs_move_query(*qmp, ret_info, NULL);
-}
-
 /* A last word of the source's QEMU may still be on its way. */
 static bool is_silent(const Arrival *a)
 {
@@ -604,7 +593,7 @@ static bool watch(Arrival *a, GError **error)
 
     a->heard = a->lines != NULL;
     for (;;) {
-        bool known = look(a, &qmp, &info);
+        bool known = qs_move_look(a->vm, &qmp, &info);
 
         if (known) {
             qs_move_record(a->job, &info);

@@ -313,36 +313,13 @@ static void steer(Departure *d, QsQmp *qmp, const QsMoveInfo *info)
     }
 }
 
-/* A QEMU that is silent is asked again. */
-static bool look(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
-{
-    if (*qmp != NULL && qs_move_query(*qmp, ret_info, NULL)) {
-        return true;
-    }
-    g_clear_pointer(qmp, qs_qmp_free);
-    *qmp = qs_vm_monitor(d->depart->vm, QS_TALK_ANSWER_MS, NULL, NULL);
-    return *qmp != NULL && qs_move_query(*qmp, ret_info, NULL);
-}
-
-static void wait_stage(QsQmp *qmp)
-{
-    static const char *const names[] = { "QUASAR_STAGE", NULL };
-    g_autoptr(GError) own = NULL;
-    g_autoptr(QsQmpEvent) event =
-        qmp == NULL ? NULL : qs_qmp_wait_event(qmp, names, qs_qmp_deadline(LOOK_MS), NULL, &own);
-
-    if (event == NULL && !g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_TIMEOUT)) {
-        g_usleep(LOOK_MS * 1000);
-    }
-}
-
 /* Until QEMU says how it ended. */
 static End follow(Departure *d, QsQmp **qmp, QsMoveInfo *ret_info)
 {
     gint64 sure = g_get_monotonic_time(), heard = sure;
 
-    for (;; wait_stage(*qmp)) {
-        bool known = look(d, qmp, ret_info);
+    for (;; qs_move_wait(*qmp, LOOK_MS)) {
+        bool known = qs_move_look(d->depart->vm, qmp, ret_info);
         gint64 now = g_get_monotonic_time();
 
         if (!known) {

@@ -224,6 +224,29 @@ bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error)
     return true;
 }
 
+bool qs_move_look(QsVm *vm, QsQmp **qmp, QsMoveInfo *ret_info)
+{
+    if (*qmp != NULL && qs_move_query(*qmp, ret_info, NULL)) {
+        return true;
+    }
+    g_clear_pointer(qmp, qs_qmp_free);
+    *qmp = qs_vm_monitor(vm, QS_TALK_ANSWER_MS, NULL, NULL);
+    return *qmp != NULL && qs_move_query(*qmp, ret_info, NULL);
+}
+
+void qs_move_wait(QsQmp *qmp, guint milliseconds)
+{
+    static const char *const names[] = { "QUASAR_STAGE", NULL };
+    g_autoptr(GError) own = NULL;
+    g_autoptr(QsQmpEvent) event =
+        qmp == NULL ? NULL
+                    : qs_qmp_wait_event(qmp, names, qs_qmp_deadline(milliseconds), NULL, &own);
+
+    if (event == NULL && !g_error_matches(own, QS_QMP_ERROR, QS_QMP_ERROR_TIMEOUT)) {
+        g_usleep(milliseconds * 1000);
+    }
+}
+
 bool qs_move_query_plain(QsQmp *qmp, QsMoveInfo *info)
 {
     g_autoptr(JsonObject) migration =

@@ -47,6 +47,13 @@ void qs_move_drop_key(QsVm *vm);
 void qs_move_tidy(QsVm *vm, QsQmp *qmp);
 
 bool qs_move_query(QsQmp *qmp, QsMoveInfo *ret_info, GError **error);
+/*
+ * Needs the VM's lock. The same again and again: over @qmp, which may be NULL, or over a new
+ * connection, since a QEMU that is silent may hold the VM.
+ */
+bool qs_move_look(QsVm *vm, QsQmp **qmp, QsMoveInfo *ret_info);
+/* Until the next stage begins, and no longer than that. */
+void qs_move_wait(QsQmp *qmp, guint milliseconds);
 /* Without a session: the figures of QEMU's own migration, as in `save`. @info stays on failure. */
 bool qs_move_query_plain(QsQmp *qmp, QsMoveInfo *info);
 /* The stage, and a sample of the figures, into the record of a job that may be NULL. */

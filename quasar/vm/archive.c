@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vm/archive.h"
 
-#include "vm/def.h"
 #include "wire/kv.h"
 
 #include <errno.h>
@@ -11,10 +10,13 @@
 #include <unistd.h>
 
 #define MAGIC "QSVMFILE"
-#define VERSION 1u
+#define VERSION_STATE 1u
+#define VERSION_MACHINE 2u
 #define DIGEST_AT 16u
 #define DIGEST_SIZE 32u
 #define HEADER 48u
+#define INDEX_MAX (QS_ARCHIVE_START - HEADER)
+#define PIECE (64u * 1024u * 1024u)
 #define BLOCK (64u * 1024u)
 #define SECTION_MAX (G_GUINT64_CONSTANT(1) << 46)
 
@@ -46,10 +48,21 @@ guint64 qs_archive_end(const QsArchive *archive)
     const QsSection *last;
 
     if (archive->n_sections == 0) {
-        return QS_ARCHIVE_START;
+        return archive->machine != 0 ? round_up(archive->machine) : QS_ARCHIVE_START;
     }
     last = &archive->sections[archive->n_sections - 1];
     return round_up(last->offset + last->size);
+}
+
+bool qs_archive_begin(QsArchive *archive, int fd, GError **error)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) < 0 || !S_ISREG(info.st_mode) || info.st_size <= 0) {
+        return qs_fail(error, QS_VM_ERROR_FAILED, NULL, NULL, "QEMU wrote no machine");
+    }
+    archive->machine = (guint64)info.st_size;
+    return true;
 }
 
 /* --- copying --- */
@@ -198,6 +211,49 @@ bool qs_archive_pack(QsArchive *archive, int fd, const char *key, const char *pa
     return done;
 }
 
+/* In the kernel, as far as it does that between these two files. */
+static guint64 copy_within(int from, int to, guint64 size, GCancellable *cancellable)
+{
+    guint64 done = 0;
+    ssize_t n = 1;
+
+    while (n > 0 && done < size && !g_cancellable_is_cancelled(cancellable)) {
+        loff_t from_at = (loff_t)done, to_at = (loff_t)done;
+
+        n = copy_file_range(from, &from_at, to, &to_at, MIN(size - done, PIECE), 0);
+        if (n < 0 && errno == EINTR) {
+            n = 1;
+        } else if (n > 0) {
+            done += (guint64)n;
+        }
+    }
+    return done;
+}
+
+bool qs_archive_extract(const QsArchive *archive, int fd, const char *path,
+                        GCancellable *cancellable, GError **error)
+{
+    int to = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    char digest[sizeof(((QsSection *)NULL)->digest)];
+    guint64 done;
+    Copy rest;
+    bool whole;
+
+    if (to < 0) {
+        return qs_fail_errno(error, errno, "cannot create %s", path);
+    }
+    done = copy_within(fd, to, archive->machine, cancellable);
+    rest = (Copy){ fd, to, done, done, archive->machine - done };
+    whole = ftruncate(to, (off_t)archive->machine) == 0 ||
+            qs_fail_errno(error, errno, "cannot write %s", path);
+    whole = whole && (rest.size == 0 || copy(&rest, digest, cancellable, error));
+    close(to);
+    if (!whole) {
+        unlink(path);
+    }
+    return whole;
+}
+
 /* --- the index --- */
 
 static char *key_of(guint section, const char *what)
@@ -205,9 +261,29 @@ static char *key_of(guint section, const char *what)
     return g_strdup_printf("s%02u.%s", section, what);
 }
 
+static char *key_of_image(guint image)
+{
+    return g_strdup_printf("image%u.size", image);
+}
+
+static void encode_machine(QsKv *kv, const QsArchive *archive)
+{
+    qs_kv_set_u64(kv, "machine", archive->machine);
+    qs_kv_set_u64(kv, "images", archive->n_images);
+    for (guint i = 0; i < archive->n_images; i++) {
+        g_autofree char *key = key_of_image(i);
+
+        qs_kv_set_u64(kv, key, archive->images[i]);
+    }
+}
+
 static GBytes *encode(const QsArchive *archive, GError **error)
 {
     g_autoptr(QsKv) kv = qs_kv_new();
+
+    if (archive->machine != 0) {
+        encode_machine(kv, archive);
+    }
 
     qs_kv_set_string(kv, "name", archive->name);
     qs_kv_set_string(kv, "definition", archive->definition);
@@ -236,11 +312,23 @@ static void digest_index(const guint8 *data, gsize size, guint8 *ret_digest)
     g_checksum_get_digest(sum, ret_digest, &length);
 }
 
+static void make_header(const guint8 *index, gsize size, guint32 version, guint8 *ret_header)
+{
+    guint32 length = GUINT32_TO_LE((guint32)size);
+
+    version = GUINT32_TO_LE(version);
+    memcpy(ret_header, MAGIC, 8);
+    memcpy(ret_header + 8, &version, 4);
+    memcpy(ret_header + 12, &length, 4);
+    digest_index(index, size, ret_header + DIGEST_AT);
+}
+
 bool qs_archive_finish(const QsArchive *archive, int fd, GError **error)
 {
     g_autoptr(GBytes) index = encode(archive, error);
+    guint64 end = qs_archive_end(archive);
+    bool behind = archive->machine != 0;
     guint8 header[HEADER];
-    guint32 version = GUINT32_TO_LE(VERSION), length;
     gsize size;
     const guint8 *data;
 
@@ -248,18 +336,14 @@ bool qs_archive_finish(const QsArchive *archive, int fd, GError **error)
         return false;
     }
     data = g_bytes_get_data(index, &size);
-    if (size > QS_ARCHIVE_START - HEADER) {
+    if (size > INDEX_MAX) {
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, NULL, "the definition is too long");
     }
-    length = GUINT32_TO_LE((guint32)size);
-    memcpy(header, MAGIC, 8);
-    memcpy(header + 8, &version, 4);
-    memcpy(header + 12, &length, 4);
-    digest_index(data, size, header + DIGEST_AT);
+    make_header(data, size, behind ? VERSION_MACHINE : VERSION_STATE, header);
     /* What it speaks of must be on the disk before it is. */
-    if (ftruncate(fd, (off_t)qs_archive_end(archive)) < 0 || fsync(fd) < 0 ||
-        !write_full(fd, data, size, HEADER) || !write_full(fd, header, HEADER, 0) ||
-        fsync(fd) < 0) {
+    if (ftruncate(fd, (off_t)end) < 0 || fsync(fd) < 0 ||
+        !write_full(fd, data, size, behind ? end : HEADER) ||
+        !write_full(fd, header, HEADER, behind ? end + size : 0) || fsync(fd) < 0) {
         return qs_fail_errno(error, errno, "cannot write");
     }
     return true;
@@ -290,24 +374,47 @@ static bool decode_section(const QsKv *kv, guint i, QsSection *ret_section)
     return true;
 }
 
-static bool decode(QsArchive *archive, const QsKv *kv, guint64 file_size, GError **error)
+static bool decode_machine(QsArchive *archive, const QsKv *kv, guint64 end, GError **error)
+{
+    guint64 count;
+
+    if (!qs_kv_get_u64(kv, "machine", &archive->machine, NULL) || archive->machine == 0 ||
+        archive->machine > end || !qs_kv_get_u64(kv, "images", &count, NULL) ||
+        count > QS_DEF_IMAGES_MAX) {
+        return no_archive(error, "its machine is not where it should be");
+    }
+    for (; archive->n_images < count; archive->n_images++) {
+        g_autofree char *key = key_of_image(archive->n_images);
+
+        if (!qs_kv_get_u64(kv, key, &archive->images[archive->n_images], NULL)) {
+            return no_archive(error, "an image of it has no size");
+        }
+    }
+    return true;
+}
+
+/* @end: of what the index may speak of. */
+static bool decode(QsArchive *archive, const QsKv *kv, guint32 version, guint64 end, GError **error)
 {
     const char *name = qs_kv_get_string(kv, "name", NULL);
     const char *definition = qs_kv_get_string(kv, "definition", NULL);
     guint64 count;
 
     if (name == NULL || definition == NULL || !qs_kv_get_u64(kv, "sections", &count, NULL) ||
-        count < 1 || count > QS_ARCHIVE_SECTIONS_MAX || !qs_name_check(name, NULL)) {
+        (count < 1 && version == VERSION_STATE) || count > QS_ARCHIVE_SECTIONS_MAX ||
+        !qs_name_check(name, NULL)) {
         return no_archive(error, "its index says nothing of a VM");
     }
     archive->name = g_strdup(name);
     archive->definition = g_strdup(definition);
+    if (version == VERSION_MACHINE && !decode_machine(archive, kv, end, error)) {
+        return false;
+    }
     for (guint i = 0; i < count; i++) {
         QsSection s;
 
         if (!decode_section(kv, i, &s) || s.size > SECTION_MAX ||
-            s.offset != qs_archive_end(archive) || s.offset > file_size ||
-            s.size > file_size - s.offset) {
+            s.offset != qs_archive_end(archive) || s.offset > end || s.size > end - s.offset) {
             return no_archive(error, "a section is not where it should be");
         }
         archive->sections[archive->n_sections++] = s;
@@ -315,46 +422,76 @@ static bool decode(QsArchive *archive, const QsKv *kv, guint64 file_size, GError
     return true;
 }
 
-QsArchive *qs_archive_read(int fd, GError **error)
+/* In front or, behind a machine, at the end. */
+static bool read_header(int fd, guint64 size, guint8 *ret_header, bool *ret_behind)
 {
-    g_autoptr(QsArchive) archive = g_new0(QsArchive, 1);
-    g_autoptr(GBytes) index = NULL;
-    g_autoptr(GError) own = NULL;
-    g_autoptr(QsKv) kv = NULL;
-    guint32 version, length;
-    guint8 header[HEADER], digest[DIGEST_SIZE], *data;
-    struct stat info;
+    *ret_behind = false;
+    if (!read_full(fd, ret_header, HEADER, 0)) {
+        return false;
+    }
+    if (memcmp(ret_header, MAGIC, 8) == 0) {
+        return true;
+    }
+    *ret_behind = true;
+    return read_full(fd, ret_header, HEADER, size - HEADER) && memcmp(ret_header, MAGIC, 8) == 0;
+}
 
-    if (fstat(fd, &info) < 0 || !S_ISREG(info.st_mode) || !read_full(fd, header, HEADER, 0) ||
-        memcmp(header, MAGIC, 8) != 0) {
-        no_archive(error, "it begins differently, or was not finished");
-        return NULL;
-    }
-    memcpy(&version, header + 8, 4);
-    memcpy(&length, header + 12, 4);
-    version = GUINT32_FROM_LE(version);
-    length = GUINT32_FROM_LE(length);
-    if (version != VERSION || length > QS_ARCHIVE_START - HEADER) {
-        no_archive(error, "another version wrote it");
-        return NULL;
-    }
-    data = g_malloc(MAX(length, 1));
-    index = g_bytes_new_take(data, length);
-    if (!read_full(fd, data, length, HEADER)) {
+static QsKv *read_index(int fd, guint64 at, guint32 length, const guint8 *wanted, GError **error)
+{
+    guint8 digest[DIGEST_SIZE], *data = g_malloc(MAX(length, 1));
+    g_autoptr(GBytes) index = g_bytes_new_take(data, length);
+    g_autoptr(GError) own = NULL;
+    QsKv *kv;
+
+    if (!read_full(fd, data, length, at)) {
         no_archive(error, "its index is cut short");
         return NULL;
     }
     digest_index(data, length, digest);
-    if (memcmp(digest, header + DIGEST_AT, DIGEST_SIZE) != 0) {
+    if (memcmp(digest, wanted, DIGEST_SIZE) != 0) {
         no_archive(error, "its index is damaged");
         return NULL;
     }
     kv = qs_kv_decode(index, &own);
     if (kv == NULL) {
         no_archive(error, own->message);
+    }
+    return kv;
+}
+
+QsArchive *qs_archive_read(int fd, GError **error)
+{
+    g_autoptr(QsArchive) archive = g_new0(QsArchive, 1);
+    g_autoptr(QsKv) kv = NULL;
+    guint32 version, length;
+    guint64 size, at;
+    guint8 header[HEADER];
+    struct stat info;
+    bool behind;
+
+    if (fstat(fd, &info) < 0 || !S_ISREG(info.st_mode) ||
+        !read_header(fd, (guint64)info.st_size, header, &behind)) {
+        no_archive(error, "it begins differently, or was not finished");
         return NULL;
     }
-    return decode(archive, kv, (guint64)info.st_size, error) ? g_steal_pointer(&archive) : NULL;
+    size = (guint64)info.st_size;
+    memcpy(&version, header + 8, 4);
+    memcpy(&length, header + 12, 4);
+    version = GUINT32_FROM_LE(version);
+    length = GUINT32_FROM_LE(length);
+    if (version != (behind ? VERSION_MACHINE : VERSION_STATE) || length > INDEX_MAX) {
+        no_archive(error, "another version wrote it");
+        return NULL;
+    }
+    if (behind && length > size - HEADER) {
+        no_archive(error, "its index is cut short");
+        return NULL;
+    }
+    at = behind ? size - HEADER - length : HEADER;
+    kv = read_index(fd, at, length, header + DIGEST_AT, error);
+    return kv != NULL && decode(archive, kv, version, behind ? at : size, error)
+               ? g_steal_pointer(&archive)
+               : NULL;
 }
 
 static bool compare(const QsSection *section, const char *digest, GError **error)

@@ -48,13 +48,25 @@ bool qs_pieces_pending(const QsVm *vm)
 
 void qs_pieces_keep(const QsVm *vm)
 {
+    QsMark mark;
+
+    if (!qs_mark_get(vm, QS_PIECES_NOTE, &mark)) {
+        return;
+    }
+    if (qs_mark_fits(&mark, mark.file)) {
+        g_autofree char *machine = g_build_filename(mark.file, QS_PIECES_MACHINE, NULL);
+
+        g_unlink(machine);
+    }
+    qs_mark_clear(&mark);
     qs_mark_drop(vm, QS_PIECES_NOTE);
 }
 
 /* Only what we put there: who added something keeps it, and the folder. */
 void qs_pieces_clear(const char *folder)
 {
-    static const char *const files[] = { "iso", "kernel", "initrd", "firmware", "relay-secret" };
+    static const char *const files[] = { "iso",      "kernel",       "initrd",
+                                         "firmware", "relay-secret", QS_PIECES_MACHINE };
 
     for (guint i = 0; i < G_N_ELEMENTS(files); i++) {
         g_autofree char *path = g_build_filename(folder, files[i], NULL);

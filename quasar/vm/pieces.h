@@ -12,6 +12,8 @@
 #include "vm/vm.h"
 
 #define QS_PIECES_NOTE "pieces"
+/* In the folder, for as long as QEMU reads it: the machine's own file. */
+#define QS_PIECES_MACHINE "machine"
 
 /*
  * All need the lock. Makes the folder, or takes one that is empty, and notes it. False: see errno,
@@ -19,7 +21,7 @@
  */
 bool qs_pieces_make(const QsVm *vm, const char *folder);
 bool qs_pieces_pending(const QsVm *vm);
-/* The VM is here: the folder is its own. */
+/* The VM is here: the folder is its own, and what was for the way alone goes. */
 void qs_pieces_keep(const QsVm *vm);
 /* The noted folder with what was put there, and the note. */
 void qs_pieces_remove(const QsVm *vm);

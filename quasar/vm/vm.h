@@ -8,7 +8,7 @@
  *   process    which process that is
  *   live.conf  the definition it was started with
  *   monitor, query, console  sockets; log  what QEMU wrote
- *   saving, pieces  work in progress, for who comes after a launcher that died at it
+ *   saving, saving-paused, pieces  work in progress, for who comes after a launcher that died at it
  * Whether the VM runs is the kernel's answer about `alive`, so a crash of either side needs no
  * repair: what is left behind is swept by the next start. Only the holder of `lock` uses `monitor`
  * and only it removes files; readers use `query` and wait for nobody long.

@@ -7,21 +7,25 @@ from typing import Any
 
 import pytest
 from conftest import Elsewhere, Launcher
+from test_migrate import ask
 
 
+@pytest.mark.parametrize("words", [(), ("--live",)], ids=["paused", "live"])
 @pytest.mark.parametrize("elsewhere", ["ppc64le:64k", "s390x"], indirect=True)
 def test_there_and_back(quasar: Launcher, elsewhere: Elsewhere, guest: Callable[[str], Any],
-                        tmp_path: Path) -> None:
+                        tmp_path: Path, words: tuple[str, ...]) -> None:
     image = tmp_path / "disk.img"
     image.write_bytes(b"something" + bytes(1 << 20))
     quasar.good("start", "box", "--kernel", guest("bare-x86_64").kernel, "--memory", "64M",
                 "--net", "none", "--image", image)
     quasar.good("console", "box", "--until", " bad 0", "--timeout", "30")
-    quasar.good("save", "box", tmp_path / "out")
+    ask(quasar, "box", "migrate-set-parameters", **{"downtime-limit": 20000})
+    quasar.good("save", "box", tmp_path / "out", *words)
     arrived = elsewhere.good("restore", tmp_path / "out", "--name", "there")
     assert "runs without its sandbox" in arrived.stderr     # the emulators offer no seccomp
     elsewhere.good("console", "there", "--until", " bad 0", "--timeout", "60")
-    elsewhere.good("save", "there", tmp_path / "back")
+    ask(quasar, "there", "migrate-set-parameters", **{"downtime-limit": 20000})
+    elsewhere.good("save", "there", tmp_path / "back", *words)
     quasar.good("restore", tmp_path / "back", "--name", "home")
     quasar.good("console", "home", "--until", " bad 0", "--timeout", "30")
     copy = Path(quasar.state("home")["definition"]["image"])

@@ -390,6 +390,7 @@ def test_completion(dry: Launcher, tmp_path: Path) -> None:
     dry.environment["HOSTFILE"] = str(tmp_path / "hosts")
     assert complete(dry, "bash", "migrate", "web", "pow") == ["power9", "power10"]
     assert complete(dry, "bash", "migrate", "web", "--on-timeout", "f") == ["force"]
+    assert complete(dry, "bash", "save", "web", "file", "--l") == ["--live"]
     assert complete(dry, "bash", "--root", str(dry.root), "show", "w") == ["web"]
     assert complete(dry, "bash", "list", "--format", "j") == ["json"]
     assert complete(dry, "bash", "resolve", "web", "") == ["run", "discard"]
