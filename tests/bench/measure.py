@@ -21,7 +21,6 @@ result.
 
 import os
 import shutil
-import subprocess
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -34,22 +33,20 @@ from contestants import Contestant, Pair
 from deadlines import Deadline, TooLate
 from gaps import GapClient
 from machine import COUNTER, Machine, Setup
-from migration import ENDS, save, wait_resumed
+from migration import ENDS, wait_resumed
 from places import Place
 from processes import Strangers, cpu_seconds, loopback_bytes, peak_rss, reset_peak
 from qmp import Event
 from shaper import Shaper
-from travel import Frozen, copy_sparse
+from travel import PAGE, Frozen, blank, copy_sparse, freeze_filled
 
 HOME = "x86_64"
 KIB_PER_MB = 1000000 / 1024
-FILL = "write 65536 {size}"             # as fast as it goes, nearly
 SETTLE = 1.0                # seconds for loads to get going
 BEFORE = 2.0                # seconds over which the guest's work is measured before the move
 LEAD = 1.0                  # seconds before the stop in which a gap may begin
 CANCEL = 15                 # seconds to end a move that is late
 VERIFY = 600                # seconds for the guest to look at every word
-PAGE = 4096
 
 
 class Damaged(AssertionError):
@@ -100,38 +97,11 @@ def _rate(before: Sample, after: Sample, stopped: float = 0.0) -> float:
     return (after.done - before.done) / (after.when - before.when - stopped)
 
 
-def blank(path: Path, size: Size) -> Path:
-    with open(path, "wb") as file:
-        file.truncate(size.disk_mb << 20)
-    return path
-
-
-def _own_disk(place: Place, guest: Any, path: Path) -> Path:
-    """Make the disk that a guest starts from, a raw image of the size it has."""
-    argv, environment = place.command(["qemu-img", "convert", "-q", "-O", "raw", str(guest.disk),
-                                       str(path)])
-    subprocess.run(argv, env=environment, check=True)
-    return path
-
-
 def freeze(stock: bool, size: Size, folder: Path) -> Frozen:
     """Boot a guest, fill part of its memory and disk, save it."""
-    folder.mkdir(parents=True)
-    place, guest = Place(HOME, stock=stock), places.guest(size.guest, size.disk_mb >> 10)
-    disk = folder / "disk.img"
-    disk = _own_disk(place, guest, disk) if guest.disk else blank(disk, size)
-    setup = Setup(guest, memory_mb=size.memory_mb, disk=disk)
-    with Machine(place, setup, folder / "boot") as machine:
-        boot_id = machine.wait_ready()
-        machine.agent.request(f"dirty 0 {size.dirty_mb}")
-        machine.agent.request(FILL.format(size=size.write_mb))
-        deadline = Deadline(120, "the disk's first content")
-        while machine.agent.request("disk").value["disk"]["writes"] * PAGE < size.write_mb << 20:
-            deadline.left()
-            time.sleep(0.1)
-        machine.agent.request("stop")
-        save(machine, folder / "state")
-    return Frozen(setup.guest, folder / "state", disk, boot_id)
+    return freeze_filled(Place(HOME, stock=stock), places.guest(size.guest, size.disk_mb >> 10),
+                         folder, memory_mb=size.memory_mb, disk_mb=size.disk_mb,
+                         dirty_mb=size.dirty_mb, write_mb=size.write_mb)
 
 
 class Bench:
@@ -144,8 +114,9 @@ class Bench:
         disk = folder / "source.img"
         copy_sparse(frozen.disk, disk)
         here = Setup(frozen.guest, memory_mb=size.memory_mb, disk=disk)
-        there = replace(here, disk=blank(folder / "destination.img", size) if who.disks else disk,
-                        extra=("-S",) if who.paused else ())
+        if who.disks:
+            disk = blank(folder / "destination.img", size.disk_mb << 20)
+        there = replace(here, disk=disk, extra=("-S",) if who.paused else ())
         place = Place(HOME, stock=who.stock)
         self.case = case
         self.source = Machine(place, here, folder / "s", incoming="defer")

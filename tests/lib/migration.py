@@ -17,6 +17,8 @@ from deadlines import Deadline, TooLate
 from machine import Machine
 from qmp import Event, Lost, QmpError
 
+Address = tuple[str, int]
+
 TRANSPORTS = ("tcp", "unix", "quasar", "quasar-unix")
 STOCK_FILE, QUASAR_FILE = "file:", "quasar:file="      # what precedes a file's path
 ENDS = ("completed", "failed", "cancelled")
@@ -57,7 +59,8 @@ class Progress:
         return 1 - min(1.0, self.remaining / self.total) if self.total else 0.0
 
 
-def _listen(destination: Machine, transport: str) -> str:
+def _listen(destination: Machine, transport: str,
+            through: Callable[[Address], Address] | None) -> str:
     """Have the destination listen; return the address the source is to use."""
     if transport in ("unix", "quasar-unix"):
         path = destination.folder / "migration"
@@ -67,7 +70,10 @@ def _listen(destination: Machine, transport: str) -> str:
     destination.qmp.execute("migrate-incoming", {"uri": f"{transport}:127.0.0.1:0"})
     for address in destination.qmp.execute("query-migrate").get("socket-address", []):
         if address["type"] == "inet":
-            return f"{transport}:{address['host']}:{address['port']}"
+            host, port = address["host"], int(address["port"])
+            if through:
+                host, port = through((host, port))
+            return f"{transport}:{host}:{port}"
     raise MigrationFailed(f"{destination.name} listens nowhere")
 
 
@@ -126,8 +132,12 @@ def _figures(source: Machine, stopped: float, resumed: float) -> Figures:
 def migrate(source: Machine, destination: Machine, transport: str = "unix", *,
             bandwidth: int | None = None, downtime_ms: int | None = None, timeout: float = 120,
             progress: Callable[[Progress], None] | None = None,
-            arrived: Callable[[], None] | None = None) -> Figures:
-    """Move the guest; BANDWIDTH in bytes a second.  ARRIVED is called once it runs there."""
+            arrived: Callable[[], None] | None = None,
+            through: Callable[[Address], Address] | None = None) -> Figures:
+    """Move the guest; BANDWIDTH in bytes a second.  ARRIVED is called once it runs there.
+
+    THROUGH, given the address the destination listens at, returns the one that leads to it.
+    """
     parameters: dict[str, Any] = {}
     if bandwidth is not None:
         parameters["max-bandwidth"] = bandwidth
@@ -140,7 +150,7 @@ def migrate(source: Machine, destination: Machine, transport: str = "unix", *,
     try:
         _set_up(destination, {})
         _set_up(source, parameters)
-        source.qmp.execute("migrate", {"uri": _listen(destination, transport)})
+        source.qmp.execute("migrate", {"uri": _listen(destination, transport, through)})
         status = _wait_end(source, since, deadline, progress)
         if status != "completed":
             raise MigrationFailed(f"it {status}")

@@ -49,14 +49,18 @@ def _cells(one: dict[str, Any]) -> list[str]:
             number("rounds", "d"), one["result"]]
 
 
-def text(rows: list[dict[str, Any]]) -> str:
-    """Lay the rows out for a reader."""
-    lines = [list(HEADINGS), *(_cells(one) for one in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+def lay_out(headings: tuple[str, ...], rows: list[list[str]], left: set[int]) -> str:
+    """Lay cells out for a reader; LEFT: the columns of words."""
+    lines = [list(headings), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("  ".join(cell.ljust(width) if i in LEFT else cell.rjust(width)
+    return "\n".join("  ".join(cell.ljust(width) if i in left else cell.rjust(width)
                                for i, (cell, width) in enumerate(zip(line, widths))).rstrip()
                      for line in lines) + "\n"
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    return lay_out(HEADINGS, [_cells(one) for one in rows], LEFT)
 
 
 def write(rows: list[dict[str, Any]], path: Path) -> None:

@@ -196,16 +196,19 @@ class RandomCuts:
     """Cuts a link at random moments, from a thread; use it as a context.
 
     Each cut comes a random time within SECONDS after the one before, and ends one connection or
-    all of them.  One that meets no connection is drawn anew and not counted, for a session that
-    is still dialling cannot be cut.  The same SEED draws the same moments and kinds.
+    all of them, if KINDS has both.  One that meets no connection is drawn anew and not counted,
+    for a session that is still dialling cannot be cut.  The same SEED draws the same moments and
+    kinds.
     """
 
     def __init__(self, link: Shaper, *, times: int = 10,
-                 seconds: tuple[float, float] = (0.2, 2.0), seed: int = 0):
+                 seconds: tuple[float, float] = (0.2, 2.0), seed: int = 0,
+                 kinds: tuple[Literal["all", "random"], ...] = ("all", "random")):
         self.cuts: list[Cut] = []
         self._link = link
         self._times = times
         self._seconds = seconds
+        self._kinds = kinds
         self._chance = random.Random(seed)
         self._stop = threading.Event()
         self._error: Exception | None = None
@@ -241,7 +244,7 @@ class RandomCuts:
             while len(self.cuts) < self._times:
                 if self._stop.wait(self._chance.uniform(*self._seconds)):
                     return
-                which = self._chance.choice(("all", "random"))
+                which = self._chance.choice(self._kinds)
                 when = time.monotonic()
                 if closed := self._link.cut(which, self._chance):
                     self.cuts.append(Cut(when, which, closed))

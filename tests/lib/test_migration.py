@@ -2,6 +2,7 @@
 """Each end a migration can have, with a program that plays both QEMUs."""
 
 from pathlib import Path
+from typing import Any
 
 import fakes
 import pytest
@@ -17,6 +18,28 @@ def test_guest_arrives(tmp_path: Path, transport: str) -> None:
                           timeout=10, arrived=lambda: arrived.append(True))
     assert figures == Figures(7, 1, 5000, 2, 3, 4, figures.stopped, figures.resumed)
     assert arrived == [True]
+
+
+def test_source_dials_the_link_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leads: list[tuple[str, int]] = []
+    dialled: list[str] = []
+
+    def through(address: tuple[str, int]) -> tuple[str, int]:
+        leads.append(address)
+        return "127.0.0.2", 40010
+
+    with fakes.machine(tmp_path / "a") as source, \
+            fakes.machine(tmp_path / "b", incoming="defer") as destination:
+        execute = source.qmp.execute
+
+        def note(command: str, arguments: dict[str, Any] | None = None, **more: Any) -> Any:
+            if command == "migrate":
+                dialled.append(arguments["uri"])
+            return execute(command, arguments, **more)
+
+        monkeypatch.setattr(source.qmp, "execute", note)
+        migrate(source, destination, "tcp", timeout=10, through=through)
+    assert leads == [("127.0.0.1", 40009)] and dialled == ["tcp:127.0.0.2:40010"]
 
 
 def test_source_that_refuses_is_quoted(tmp_path: Path) -> None:

@@ -567,6 +567,16 @@ def test_random_cuts_meet_a_session_that_comes_back(echo: Server) -> None:
     assert all(later - earlier >= 0.05 for earlier, later in zip(whens, whens[1:]))
 
 
+def test_random_cuts_of_one_kind(echo: Server) -> None:
+    with Shaper(echo.address) as link, ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(link.address, TIMEOUT))
+        link.wait_figures(lambda found: found.open == 3, "three connections")
+        with RandomCuts(link, times=1, seconds=(0.0, 0.01), kinds=("all",)) as cuts:
+            made = cuts.wait(TIMEOUT)
+    assert [(cut.which, cut.closed) for cut in made] == [("all", 3)]
+
+
 def test_random_cuts_end_with_their_context(sink: Server) -> None:
     with Shaper(sink.address) as link:
         with RandomCuts(link, times=1, seconds=(0.0, 0.01)) as cuts:

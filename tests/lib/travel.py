@@ -12,7 +12,9 @@ one failure tells all of it.
 """
 
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,14 +26,21 @@ import network
 import sameness
 from channel import Answer
 from clocks import Rate, Stopwatch
+from deadlines import Deadline
 from gaps import GapClient, falls_back
 from machine import COUNTER, GuestLike, HostLike, Machine, Setup
-from migration import Figures, MigrationFailed, Progress, migrate, save, wait_resumed
+from migration import (Address, Figures, MigrationFailed, Progress, migrate, save,
+                       wait_resumed)
 
 DISK_MB = 64
 DIRTY = "dirty 1024 16"     # KiB a second over MiB: several rounds, yet an emulated host keeps up
 WRITE = "write 256 8"
+FILL = "write 65536 {size}"             # as fast as it goes, nearly
+FILL_SECONDS = 120
 CLOCK_SECONDS = 20
+CHECK_SECONDS = 120         # for the guest to look at every word
+ANSWER_SECONDS = 60         # for the guest to answer, under load or just arrived
+PAGE = 4096
 BANDWIDTH = 64 << 20        # bytes a second; the guest runs meanwhile, as on a real network
 
 
@@ -80,12 +89,23 @@ def copy_sparse(source: Path, target: Path) -> None:
         writer.truncate(source.stat().st_size)
 
 
-def blank_disk(folder: Path) -> Path:
+def blank(path: Path, size: int) -> Path:
     """Make an empty disk image."""
-    disk = folder / "disk.img"
-    with open(disk, "wb") as file:
-        file.truncate(DISK_MB << 20)
-    return disk
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+def blank_disk(folder: Path) -> Path:
+    return blank(folder / "disk.img", DISK_MB << 20)
+
+
+def _own_disk(host: HostLike, image: Path, path: Path) -> Path:
+    """Make the disk that a guest starts from, a raw image of the size it has."""
+    argv, environment = host.command(["qemu-img", "convert", "-q", "-O", "raw", str(image),
+                                      str(path)])
+    subprocess.run(argv, env=environment, check=True)
+    return path
 
 
 def _load(machine: Machine) -> str:
@@ -102,6 +122,28 @@ def freeze(host: HostLike, guest: GuestLike, folder: Path) -> Frozen:
     disk = blank_disk(folder)
     with Machine(host, Setup(guest, disk=disk), folder / "boot") as machine:
         boot_id = _load(machine)
+        save(machine, folder / "state")
+    return Frozen(guest, folder / "state", disk, boot_id)
+
+
+def freeze_filled(host: HostLike, guest: GuestLike, folder: Path, *, memory_mb: int | None,
+                  disk_mb: int, dirty_mb: int, write_mb: int) -> Frozen:
+    """Boot a guest, fill part of its memory and disk with the patterns, save it at rest.
+
+    A guest with a disk of its own starts from a copy of that one, another gets DISK_MB.
+    """
+    folder.mkdir(parents=True)
+    disk, own = folder / "disk.img", getattr(guest, "disk", None)
+    disk = _own_disk(host, own, disk) if own else blank(disk, disk_mb << 20)
+    with Machine(host, Setup(guest, memory_mb=memory_mb, disk=disk), folder / "boot") as machine:
+        boot_id = machine.wait_ready()
+        machine.agent.request(f"dirty 0 {dirty_mb}")
+        machine.agent.request(FILL.format(size=write_mb))
+        deadline = Deadline(FILL_SECONDS, "the disk's first content")
+        while machine.agent.request("disk").value["disk"]["writes"] * PAGE < write_mb << 20:
+            deadline.left()
+            time.sleep(0.1)
+        machine.agent.request("stop")
         save(machine, folder / "state")
     return Frozen(guest, folder / "state", disk, boot_id)
 
@@ -158,11 +200,13 @@ class Journey:
     # Under way
 
     def move(self, host: HostLike, transport: str = "tcp", *, bandwidth: int = BANDWIDTH,
-             timeout: float = 120, progress: Callable[[Progress], None] | None = None) -> Leg:
+             timeout: float = 120, progress: Callable[[Progress], None] | None = None,
+             through: Callable[[Address], Address] | None = None,
+             answer_timeout: float = ANSWER_SECONDS) -> Leg:
         """Take the running guest to another host; the source is ended once it has left."""
         source, client = self.machine, self.client
         assert source and client, "thaw() or boot() comes first"
-        before = source.report()
+        before = source.report(answer_timeout)
         kept = self.setup
         if transport.startswith("quasar") and kept.disk:
             self.setup = replace(kept, disk=self._empty_disk(kept.disk))
@@ -171,7 +215,7 @@ class Journey:
         address = destination.address(COUNTER)
         try:
             figures = migrate(source, destination, transport, bandwidth=bandwidth,
-                              timeout=timeout, progress=progress,
+                              timeout=timeout, progress=progress, through=through,
                               arrived=lambda: client.follow(address))
         except MigrationFailed:
             self.departed, self.machine = None, source      # the guest never left
@@ -180,7 +224,7 @@ class Journey:
             raise
         leg = Leg(str(source.host), str(host), figures, before)
         self.legs.append(leg)
-        if not client.wait_answer(figures.resumed):
+        if not client.wait_answer(figures.resumed, answer_timeout):
             leg.faults.append("the client outside got no answer any more")
         leg.gap_ms = 1000 * client.gap(figures.stopped - 1)
         source.stop()
@@ -189,31 +233,35 @@ class Journey:
 
     def _empty_disk(self, like: Path) -> Path:
         """Make the image that a session fills: nothing of the old one is shared."""
-        disk = self.folder / f"disk{self._count + 1}.img"
-        with open(disk, "wb") as file:
-            file.truncate(like.stat().st_size)
-        return disk
+        return blank(self.folder / f"disk{self._count + 1}.img", like.stat().st_size)
 
     def _ask(self, command: str) -> Answer:
         assert self.machine
         return self.machine.agent.request(command)
 
+    def look(self, timeout: float = CHECK_SECONDS) -> dict[str, Any]:
+        """Note what is wrong after the last move, but for the clock; return a report."""
+        machine, leg = self.machine, self.legs[-1]
+        assert machine and self.client
+        first = machine.report(timeout)
+        leg.faults += sameness.differences(leg.before, first, progress=False)
+        leg.faults += network.faults(machine)
+        verified = machine.verify(timeout)
+        for name in ("memory", "disk"):
+            leg.faults += sameness.pattern_faults(f"{name}, every word", verified[name], full=True)
+        if falls_back(tick.counter for tick in self.client.ticks):
+            leg.faults.append("the counter a client saw fell back")
+        return first
+
     def check(self, clock_seconds: float = CLOCK_SECONDS, *, clock_limit: float = clocks.LIMIT,
               raise_faults: bool = True) -> Leg:
         """Hold the guest against what it was before the last move."""
         machine, leg = self.machine, self.legs[-1]
-        assert machine and self.client
+        assert machine
         watch = Stopwatch(self._ask)
-        first = machine.report()
+        first = self.look()
         faults = leg.faults
-        faults += sameness.differences(leg.before, first, progress=False)
         machine.console.request("ping")
-        faults += network.faults(machine)
-        verified = machine.verify()
-        for name in ("memory", "disk"):
-            faults += sameness.pattern_faults(f"{name}, every word", verified[name], full=True)
-        if falls_back(tick.counter for tick in self.client.ticks):
-            faults.append("the counter a client saw fell back")
         leg.clock = watch.read(clock_seconds)
         if not leg.clock.surely_within(clock_limit):
             faults.append(f"the clock runs at {leg.clock} of the host's,"
