@@ -30,6 +30,8 @@ GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
 FAULTS = "tests/vm/test_faults.py"
 SPEEDS = "tests/relay/test_far.py"      # compares throughputs: nothing else may run beside it
 BENCH_PAGE = "tests/bench/test_page.py"
+WHOLE_TOOLS = "tests/whole/test_tools.py"
+WHOLE_HOSTS = ("x86_64", "ppc64le", "s390x")       # where the Debian guest travels
 STOCK_HOSTS = ("x86_64", "ppc64le", "aarch64", "s390x")      # what the scenarios compare with
 
 
@@ -110,7 +112,7 @@ def check_unit(run: Run) -> None:
 
 
 def check_scripts(run: Run) -> None:
-    _pytest(run, "scripts", "tests/scripts", "tests/lib", BENCH_PAGE)
+    _pytest(run, "scripts", "tests/scripts", "tests/lib", BENCH_PAGE, WHOLE_TOOLS)
 
 
 def build_hosts(run: Run) -> None:
@@ -185,6 +187,15 @@ def check_bench(run: Run) -> None:
             f"--deselect={BENCH_PAGE}::test_the_page_is_what_its_results_make")
 
 
+def check_debian(run: Run) -> None:
+    """The Debian guest, disk and all; routes with a host that was not asked for are skipped."""
+    for name in WHOLE_HOSTS:
+        if name in ("x86_64", *run.hosts):      # home is always needed
+            hosts.Host(name).build(["x86_64"])
+    _pytest(run, "debian", "tests/whole", f"--hosts={','.join(run.hosts)}",
+            f"--table={RESULTS / 'debian.txt'}", *(["--quick"] if run.quick else []))
+
+
 SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "style": (check_style, "formatting, lint, patch headers, licences"),
     "unit": (check_unit, "unit tests: native, sanitized, on each foreign host"),
@@ -195,8 +206,9 @@ SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "vm": (check_vm, "real guests that move between hosts"),
     "fault": (check_fault, "kills, cuts, silence and damage in every stage of a move"),
     "bench": (check_bench, "beside stock QEMU, on a quiet machine: only when it is named"),
+    "debian": (check_debian, "a whole system under load, and cut links: only when it is named"),
 }
-ASKED_FOR = ("bench",)      # not part of a whole check
+ASKED_FOR = ("bench", "debian")     # not part of a whole check
 
 
 def _options() -> argparse.Namespace:
