@@ -77,7 +77,7 @@ def test_flipped_bit_in_a_file_shows(image: Path, tmp_path: Path) -> None:
 
 
 def test_file_that_is_not_there(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="has no file /usr/three"):
+    with pytest.raises(AssertionError, match="/usr/three"):
         ext4.digest(image, "/usr/three", tmp_path)
 
 
@@ -94,6 +94,7 @@ class Source:
         if command == "migrate-set-parameters":
             assert arguments
             self.limits.append(arguments["downtime-limit"])
+            return {}
         if command == "query-quasar":
             return {"stage": self.stage, "resent": 5, "disks": [{"throttled": 7}]}
         return {"expected-downtime": self.expected.pop(0), "cpu-throttle-percentage": 20}
