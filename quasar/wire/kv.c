@@ -62,15 +62,18 @@ static bool key_is_valid(const char *key, gsize len)
     return true;
 }
 
+static bool is_control(gunichar c)
+{
+    return (c < 0x20 && c != '\t' && c != '\n') || (c >= 0x7f && c <= 0x9f);
+}
+
 static bool string_is_valid(const char *text, gsize len)
 {
     if (!g_utf8_validate_len(text, len, NULL)) {
         return false; /* also refuses NUL inside */
     }
     for (const char *at = text; at < text + len; at = g_utf8_next_char(at)) {
-        gunichar c = g_utf8_get_char(at);
-
-        if ((c < 0x20 && c != '\t' && c != '\n') || (c >= 0x7f && c <= 0x9f)) {
+        if (is_control(g_utf8_get_char(at))) {
             return false;
         }
     }
@@ -193,6 +196,22 @@ void qs_kv_set_string(QsKv *kv, const char *key, const char *value)
 void qs_kv_set_bytes(QsKv *kv, const char *key, const void *value, gsize len)
 {
     set(kv, key, QS_KV_BYTES, value, len);
+}
+
+void qs_kv_set_words(QsKv *kv, const char *key, const char *words)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    g_autofree char *valid = g_utf8_make_valid(words, (gssize)strnlen(words, QS_KV_WORDS_MAX));
+
+    for (const char *at = valid; *at; at = g_utf8_next_char(at)) {
+        gunichar c = g_utf8_get_char(at);
+
+        if (text->len + 6 > QS_KV_WORDS_MAX) {
+            break;
+        }
+        g_string_append_unichar(text, is_control(c) ? ' ' : c);
+    }
+    qs_kv_set_string(kv, key, text->str);
 }
 
 void qs_kv_require(QsKv *kv, const char *key)

@@ -16,6 +16,7 @@
 
 #define QS_KV_ENTRIES_MAX 256u
 #define QS_KV_KEY_MAX 64u
+#define QS_KV_WORDS_MAX 4096u
 
 typedef struct QsKv QsKv;
 
@@ -36,6 +37,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsKv, qs_kv_free)
 void qs_kv_set_u64(QsKv *kv, const char *key, guint64 value);
 void qs_kv_set_string(QsKv *kv, const char *key, const char *value);
 void qs_kv_set_bytes(QsKv *kv, const char *key, const void *value, gsize len);
+/*
+ * For a person's eyes, from wherever: @words may be anything. What a string may
+ * not hold is replaced, and there are no more than QS_KV_WORDS_MAX bytes of it.
+ */
+void qs_kv_set_words(QsKv *kv, const char *key, const char *words);
 
 /* Marks a key that is set: a reader that does not know it must refuse. */
 void qs_kv_require(QsKv *kv, const char *key);

@@ -223,3 +223,13 @@ def test_given_up_while_nobody_hears(pair: Callable[..., Session]) -> None:
     session.destination.process.wait(30)
     assert "the machine stays at the source" in session.destination.stderr()
     assert session.runners() == ["source"]
+
+
+def test_another_mode_meanwhile(pair: Callable[..., Session]) -> None:
+    """QEMU lets it be set; what both sides are told does not hang on it."""
+    session = pair(rate=5e6)
+    session.start()
+    session.source.qmp.wait_event("QUASAR_STAGE", lambda d: d["stage"] == "bulk")
+    session.source.qmp.execute("migrate-set-parameters", {"mode": "cpr-reboot"})
+    session.source.qmp.execute("migrate_cancel")
+    assert "cancelled" in session.check_stays()

@@ -192,6 +192,43 @@ static bool decodes(const guint8 *bytes, gsize len)
     return true;
 }
 
+/* Words from elsewhere always arrive. */
+static void test_words(void)
+{
+    static const struct {
+        const char *words, *arrive;
+    } cases[] = {
+        { "", "" },
+        { "plain\twords\n", "plain\twords\n" },
+        { "caf\xe9 is Latin-1", "caf\xef\xbf\xbd is Latin-1" },
+        { "\x1b[31mred\x7f", " [31mred " },
+        { "\xc2\x9b", " " },
+    };
+    g_autofree char *longer = g_strnfill(100000, 'x');
+    g_autofree char *wrong = g_strnfill(100000, '\xff');
+    const char *many[] = { longer, wrong };
+
+    for (guint i = 0; i < G_N_ELEMENTS(cases) + G_N_ELEMENTS(many); i++) {
+        bool one = i < G_N_ELEMENTS(cases);
+        g_autoptr(QsKv) kv = qs_kv_new(), back = NULL;
+        g_autoptr(GBytes) bytes = NULL;
+        const char *text;
+
+        qs_kv_set_words(kv, "words", one ? cases[i].words : many[i - G_N_ELEMENTS(cases)]);
+        bytes = qs_kv_encode(kv, NULL);
+        g_assert_nonnull(bytes);
+        back = qs_kv_decode(bytes, NULL);
+        g_assert_nonnull(back);
+        text = qs_kv_get_string(back, "words", NULL);
+        if (one) {
+            g_assert_cmpstr(text, ==, cases[i].arrive);
+        } else {
+            g_assert_cmpuint(strlen(text), <=, QS_KV_WORDS_MAX);
+            g_assert_cmpuint(strlen(text), >, QS_KV_WORDS_MAX - 8);
+        }
+    }
+}
+
 /* Every shorter payload is refused unless it ends between two entries. */
 static void test_truncated(void)
 {
@@ -288,6 +325,7 @@ int main(int argc, char **argv)
     g_test_add_func("/wire/kv/bad-keys", test_bad_keys);
     g_test_add_func("/wire/kv/bad-strings", test_bad_strings);
     g_test_add_func("/wire/kv/too-much", test_too_much);
+    g_test_add_func("/wire/kv/words", test_words);
     g_test_add_func("/wire/kv/truncated", test_truncated);
     g_test_add_func("/wire/kv/malformed", test_malformed);
     g_test_add_func("/wire/kv/future-type", test_future_type);

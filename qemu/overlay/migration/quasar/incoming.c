@@ -229,7 +229,7 @@ static void vote(bool yes, const char *reason)
 
     qs_kv_set_u64(kv, "vote.yes", yes);
     if (reason) {
-        qs_kv_set_string(kv, "vote.reason", reason);
+        qs_kv_set_words(kv, "vote.reason", reason);
     }
     quasar_link_send(quasar_move()->link, QS_FRAME_VOTE, kv);
 }
@@ -260,9 +260,17 @@ static void loaded_well(void)
         aio_bh_schedule_oneshot(qemu_get_aio_context(), file_loaded_bh, NULL);
         return;
     }
-    quasar_link_be_patient(quasar_move()->link);
     vote(true, NULL);
     quasar_move_enter(QUASAR_STAGE_COMMIT, QUASAR_WHERE_UNDECIDED, NULL);
+}
+
+static bool wait_for_word(QuasarLink *link, Error **errp)
+{
+    if (!quasar_link_be_patient(link)) {
+        error_setg(errp, "the connection to the source was lost");
+        return false;
+    }
+    return true;
 }
 
 /* QEMU saw nothing wrong. */
@@ -272,7 +280,8 @@ static void check_what_came(void)
     Error *err = NULL;
 
     if ((file && !quasar_file_reader_finish(file, &err)) ||
-        !quasar_verify_devices_compare(&err)) {
+        !quasar_verify_devices_compare(&err) ||
+        (!file && !wait_for_word(quasar_move()->link, &err))) {
         migrate_set_error(migrate_get_current(), err);
         error_free(err);
     }
@@ -350,7 +359,7 @@ void quasar_incoming_commit(bool by_person)
     note = run_machine();
     qemu_announce_self(&incoming.announce_timer, migrate_announce_params());
     if (note) {
-        qs_kv_set_string(kv, "running.note", note);
+        qs_kv_set_words(kv, "running.note", note);
     }
     if (move->link) {
         quasar_link_send(move->link, QS_FRAME_RUNNING, kv);

@@ -243,10 +243,11 @@ void quasar_link_discard_stream(QuasarLink *link)
     qemu_cond_broadcast(&link->room);
 }
 
-void quasar_link_be_patient(QuasarLink *link)
+bool quasar_link_be_patient(QuasarLink *link)
 {
     QEMU_LOCK_GUARD(&link->lock);
-    link->patient = true;
+    link->patient = !link->dead;
+    return link->patient;
 }
 
 void quasar_link_set_resume_ns(QuasarLink *link, int64_t ns)

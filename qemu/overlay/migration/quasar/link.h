@@ -94,8 +94,8 @@ void quasar_link_send(QuasarLink *link, QsFrameType type, const QsKv *kv);
 /* Drops what was written to the stream and not sent yet. */
 void quasar_link_discard_stream(QuasarLink *link);
 
-/* From now on no lane's silence is too long. */
-void quasar_link_be_patient(QuasarLink *link);
+/* From now on no lane's silence is too long.  False: it is too late. */
+bool quasar_link_be_patient(QuasarLink *link);
 
 /* Listening end: how long the source said that a lane may stay down. */
 void quasar_link_set_resume_ns(QuasarLink *link, int64_t ns);

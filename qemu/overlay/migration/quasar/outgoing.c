@@ -44,7 +44,7 @@ typedef struct Outgoing {
     bool connected;           /* migration_connect() has been called */
     bool had_return_path;     /* the user's setting */
     int64_t start_time;       /* names the 'migrate' that this belongs to */
-    NotifierWithReturn migration_notifier;
+    NotifierWithReturn migration_notifiers[MIG_MODE__MAX];
     NotifierWithReturn precopy_notifier;
 } Outgoing;
 
@@ -80,7 +80,7 @@ static void tell_abort(const char *reason)
     }
     kv = qs_kv_new();
 
-    qs_kv_set_string(kv, "abort.reason", reason);
+    qs_kv_set_words(kv, "abort.reason", reason);
     quasar_link_discard_stream(move->link);
     quasar_link_send(move->link, QS_FRAME_ABORT, kv);
     /* one that has voted waits for this; one that is there confirms at once */
@@ -616,7 +616,11 @@ static Notifier machine_done_notifier = { .notify = machine_done };
 static void quasar_outgoing_init(void)
 {
     register_savevm_live("quasar-link", 0, 1, &link_handlers, NULL);
-    migration_add_notifier(&outgoing.migration_notifier, migration_event);
+    /* what is told depends on the mode at the end, which may be set meanwhile */
+    for (int mode = 0; mode < MIG_MODE__MAX; mode++) {
+        migration_add_notifier_mode(&outgoing.migration_notifiers[mode],
+                                    migration_event, mode);
+    }
     qemu_add_machine_init_done_notifier(&machine_done_notifier);
     qemu_add_vm_change_state_handler(vm_state_changed, NULL);
 }
