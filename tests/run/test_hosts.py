@@ -15,7 +15,7 @@ from test_migrate import ask
 def test_there_and_back(quasar: Launcher, elsewhere: Elsewhere, guest: Callable[[str], Any],
                         tmp_path: Path, words: tuple[str, ...]) -> None:
     image = tmp_path / "disk.img"
-    image.write_bytes(b"something" + bytes(1 << 20))
+    image.write_bytes(b"something".ljust(1 << 20, b"\0"))
     quasar.good("start", "box", "--kernel", guest("bare-x86_64").kernel, "--memory", "64M",
                 "--net", "none", "--image", image)
     quasar.good("console", "box", "--until", " bad 0", "--timeout", "30")
