@@ -104,7 +104,7 @@ static char *hello_key(const QsRelayHello *hello)
     return g_strdup_printf("%s/%s", hello->tenant, hello->identity);
 }
 
-/* The secret is proved. */
+/* The identity is proved: by its secret, or a certificate that it accepts. */
 static void claim(Link *link)
 {
     g_autofree char *key = hello_key(&link->hello);
@@ -138,9 +138,53 @@ static GBytes *tls_lookup(const char *user, gpointer opaque)
     return find_secret(opaque, user);
 }
 
+/* The names of the certificate, for a log line. */
+static char *shown_names(const char *const *names)
+{
+    g_autofree char *joined = g_strjoinv(" ", (char **)names);
+
+    return qs_log_quote(joined);
+}
+
+/* Whatever certificate it is: only what stands in the identity's section lets it in, and a stranger
+ * does not learn which identities there are. */
+static void claim_by_certificate(Link *link, const char *const *names, const char *key)
+{
+    QsPort *port = qs_relay_port(link->attach->relay, key);
+    g_autofree char *shown = shown_names(names);
+    bool accepted = port != NULL && qs_identity_accepts(qs_port_identity(port), names);
+
+    qs_log(accepted ? QS_LOG_INFO : QS_LOG_PEER,
+           accepted ? "certificate-accepted" : "certificate-denied", "peer=%s identity=%s names=%s",
+           link->peer, key, shown);
+    if (!accepted) {
+        refuse(link, QS_RELAY_REASON_DENIED,
+               "unknown identity, or it does not accept this certificate");
+        return;
+    }
+    claim(link);
+}
+
+static void got_hello_by_tls(Link *link, const char *key)
+{
+    QsChannel *channel = qs_stream_channel(link->stream);
+    const char *user = qs_channel_tls_user(channel);
+    const char *const *names = qs_channel_tls_names(channel);
+    const char *refusal = qs_channel_tls_refusal(channel);
+
+    if (user != NULL && g_str_equal(user, key)) {
+        claim(link);
+    } else if (user != NULL) {
+        refuse(link, QS_RELAY_REASON_DENIED, "the HELLO names another identity than TLS");
+    } else if (names != NULL) {
+        claim_by_certificate(link, names, key);
+    } else {
+        refuse(link, QS_RELAY_REASON_DENIED, refusal != NULL ? refusal : "TLS proved nobody");
+    }
+}
+
 static void got_hello(Link *link, const guint8 *data, gsize size)
 {
-    const char *user = qs_channel_tls_user(qs_stream_channel(link->stream));
     QsRelayReason reason = qs_relay_hello_parse(&link->hello, data, size);
     g_autofree char *key = hello_key(&link->hello);
 
@@ -154,11 +198,7 @@ static void got_hello(Link *link, const guint8 *data, gsize size)
         return;
     }
     if (link->kind == KIND_TLS) {
-        if (g_strcmp0(user, key) != 0) {
-            refuse(link, QS_RELAY_REASON_DENIED, "the HELLO names another identity than TLS");
-            return;
-        }
-        claim(link);
+        got_hello_by_tls(link, key);
         return;
     }
     memcpy(link->payload, data, size);
@@ -319,8 +359,9 @@ static void take(Listener *l, int fd)
     if (l->kind != KIND_UNIX) {
         qs_net_tune_tcp(fd);
     }
-    channel = l->kind == KIND_TLS ? qs_channel_new_tls(fd, attach->tls, &error)
-                                  : qs_channel_new_plain(fd);
+    channel = l->kind == KIND_TLS
+                  ? qs_channel_new_tls(fd, attach->tls, qs_relay_certs(attach->relay), &error)
+                  : qs_channel_new_plain(fd);
     if (channel == NULL) {
         qs_log(QS_LOG_ERROR, "tls-failed", "text=\"%s\"", error->message);
         return;

@@ -3,7 +3,8 @@
  * Links that have not attached yet, and the sockets they come by.
  *
  * A stranger gets: a place among at most `max-links`, two kilobytes of buffer, what TLS needs for a
- * handshake, and a few seconds. Only a link that proved an identity's secret reaches its port.
+ * handshake, and a few seconds. Only a link that proved an identity's secret, or
+ * has a certificate that the identity accepts, reaches its port.
  */
 #ifndef QS_RELAY_ATTACH_H
 #define QS_RELAY_ATTACH_H

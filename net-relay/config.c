@@ -31,6 +31,7 @@ static const struct {
     { "listen-tls", KIND_LIST, AT(listen_tls), 0, 0 },
     { "listen-plain", KIND_LIST, AT(listen_plain), 0, 0 },
     { "listen-unix", KIND_LIST, AT(listen_unix), 0, 0 },
+    { "tls-cert-dir", KIND_TEXT, AT(tls_cert_dir), 0, 0 },
     { "queue-kib", KIND_NUMBER, AT(queue_kib), 128, 65536 },
     { "hold-kib", KIND_NUMBER, AT(hold_kib), 128, 262144 },
     { "hold-seconds", KIND_NUMBER, AT(hold_seconds), 1, 86400 },
@@ -75,6 +76,7 @@ void qs_config_free(QsConfig *c)
     g_free(c->worker);
     g_free(c->metrics);
     g_free(c->metrics_file);
+    g_free(c->tls_cert_dir);
     g_strfreev(c->listen_tls);
     g_strfreev(c->listen_plain);
     g_strfreev(c->listen_unix);
@@ -213,6 +215,9 @@ void qs_config_default_paths(QsConfig *c)
     make_absolute(&c->identities);
     if (c->metrics_file != NULL) {
         make_absolute(&c->metrics_file);
+    }
+    if (c->tls_cert_dir != NULL) {
+        make_absolute(&c->tls_cert_dir);
     }
     default_path(&c->control, c->run_dir, "control");
     make_absolute(&c->control);

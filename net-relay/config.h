@@ -18,6 +18,7 @@ typedef struct QsConfig {
     char *worker;       /* the NAT worker's program */
     char *metrics;      /* ADDRESS:PORT on loopback, or NULL */
     char *metrics_file; /* or NULL */
+    char *tls_cert_dir; /* certificates in QEMU's layout, or NULL */
     char **listen_tls;
     char **listen_plain;
     char **listen_unix;

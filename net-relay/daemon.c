@@ -35,7 +35,7 @@ typedef struct Daemon {
     bool stopping;
 } Daemon;
 
-static char *opt_config, *opt_metrics_file;
+static char *opt_config, *opt_metrics_file, *opt_tls_cert_dir;
 static char **opt_set;
 static gboolean opt_check;
 
@@ -45,8 +45,10 @@ static const GOptionEntry options[] = {
       "KEY=VALUE" },
     { "metrics-file", 0, 0, G_OPTION_ARG_FILENAME, &opt_metrics_file,
       "write metrics there too, for a textfile collector", "FILE" },
-    { "check", 0, 0, G_OPTION_ARG_NONE, &opt_check, "check configuration and identities, then end",
-      NULL },
+    { "tls-cert-dir", 0, 0, G_OPTION_ARG_FILENAME, &opt_tls_cert_dir,
+      "take certificates over TLS too, with the files of QEMU's layout there", "DIRECTORY" },
+    { "check", 0, 0, G_OPTION_ARG_NONE, &opt_check,
+      "check configuration, certificates and identities, then end", NULL },
     G_OPTION_ENTRY_NULL,
 };
 
@@ -71,6 +73,10 @@ static bool read_config(QsConfig *config, GError **error)
     }
     if (opt_metrics_file != NULL &&
         !qs_config_set(config, "metrics-file", opt_metrics_file, error)) {
+        return false;
+    }
+    if (opt_tls_cert_dir != NULL &&
+        !qs_config_set(config, "tls-cert-dir", opt_tls_cert_dir, error)) {
         return false;
     }
     return qs_config_finish(config, error);
@@ -205,9 +211,17 @@ static void stop(Daemon *d)
 static int check_only(Daemon *d, GError **error)
 {
     g_autoptr(GHashTable) identities = NULL;
+    g_autoptr(QsCerts) certs = NULL;
 
     if (!read_config(d->config, error)) {
         return 1;
+    }
+    qs_log_init("quasar-relayd", d->config->log_level);
+    if (d->config->tls_cert_dir != NULL) {
+        certs = qs_certs_load(d->config->tls_cert_dir, error);
+        if (certs == NULL) {
+            return 1;
+        }
     }
     identities = qs_identity_load(d->config->identities, error);
     if (identities == NULL) {

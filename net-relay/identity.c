@@ -4,12 +4,10 @@
 #include "ether.h"
 #include "protocol.h"
 #include "rate.h"
+#include "smallfile.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <gio/gio.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include <string.h>
 
 #define DEFAULT_NETWORK "10.0.2.0/24"
 #define DEFAULT_HOST 15
@@ -32,6 +30,7 @@ void qs_identity_unref(QsIdentity *identity)
     g_free(identity->tenant);
     g_free(identity->name);
     g_clear_pointer(&identity->secret, g_bytes_unref);
+    g_strfreev(identity->certificates);
     g_free(identity->socket);
     g_array_unref(identity->forwards);
     g_free(identity);
@@ -193,6 +192,50 @@ static bool set_socket(QsIdentity *id, const char *value, GError **error)
     return true;
 }
 
+static bool is_host_name(const char *name)
+{
+    gsize size = strlen(name);
+
+    return size > 0 && size <= QS_IDENTITY_CERTIFICATE_NAME_MAX &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == size;
+}
+
+static bool set_certificates(QsIdentity *id, const char *value, GError **error)
+{
+    g_autofree char *lower = g_ascii_strdown(value, -1);
+    g_auto(GStrv) names = g_strsplit(lower, ";", QS_IDENTITY_CERTIFICATES_MAX + 2);
+    g_autoptr(GPtrArray) taken = g_ptr_array_new_with_free_func(g_free);
+
+    for (guint i = 0; names[i] != NULL; i++) {
+        const char *name = g_strstrip(names[i]);
+
+        if (*name == '\0') {
+            continue;
+        }
+        if (!is_host_name(name) || taken->len == QS_IDENTITY_CERTIFICATES_MAX) {
+            return bad_value(error, "not up to 64 names, with ; between them, as certificates have "
+                                    "them for DNS (in subjectAltName; no wildcards)");
+        }
+        g_ptr_array_add(taken, g_strdup(name));
+    }
+    if (taken->len == 0) {
+        return bad_value(error, "names no certificate");
+    }
+    g_ptr_array_add(taken, NULL);
+    id->certificates = (char **)g_ptr_array_free(g_steal_pointer(&taken), FALSE);
+    return true;
+}
+
+bool qs_identity_accepts(const QsIdentity *identity, const char *const *names)
+{
+    for (guint i = 0; identity->certificates != NULL && names[i] != NULL; i++) {
+        if (g_strv_contains((const char *const *)identity->certificates, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool set_forwards(QsIdentity *id, const char *value, GError **error)
 {
     g_auto(GStrv) items = g_strsplit(value, ";", -1);
@@ -224,7 +267,7 @@ static const struct {
     { "mtu", set_mtu },         { "nat", set_nat },
     { "ipv6", set_ipv6 },       { "host-loopback", set_host_loopback },
     { "socket", set_socket },   { "forward", set_forwards },
-    { "rate", set_rate },
+    { "rate", set_rate },       { "certificate", set_certificates },
 };
 
 const char *qs_identity_key_at(guint i)
@@ -311,9 +354,10 @@ static QsIdentity *parse_group(GKeyFile *file, const char *group, GError **error
     if (!check_address(id, error)) {
         return NULL;
     }
-    if (id->secret == NULL && id->socket == NULL) {
+    if (id->secret == NULL && id->socket == NULL && id->certificates == NULL) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-                    "[%s]: neither a secret nor a socket: nobody could attach", id->key);
+                    "[%s]: neither a secret, nor a certificate, nor a socket: nobody could attach",
+                    id->key);
         return NULL;
     }
     return g_steal_pointer(&id);
@@ -409,42 +453,10 @@ GHashTable *qs_identity_parse(const char *text, gsize size, GError **error)
     return g_steal_pointer(&table);
 }
 
-static char *read_private(const char *path, gsize *ret_size, GError **error)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    g_autofree char *text = NULL;
-    struct stat st;
-    ssize_t n;
-
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "%s", g_strerror(errno));
-    } else if (!S_ISREG(st.st_mode) || st.st_size > QS_IDENTITY_FILE_MAX) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                    "not a regular file of at most %d bytes", QS_IDENTITY_FILE_MAX);
-    } else if ((st.st_mode & 077) != 0) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_PERMISSION_DENIED,
-                    "others may read or write the secrets in it; run: chmod 600 %s", path);
-    } else {
-        /* It may grow or shrink meanwhile: what was read counts. */
-        text = g_malloc((gsize)st.st_size + 1);
-        n = read(fd, text, (gsize)st.st_size);
-        if (n < 0) {
-            g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s", g_strerror(errno));
-            g_clear_pointer(&text, g_free);
-        } else {
-            *ret_size = (gsize)n;
-        }
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return g_steal_pointer(&text);
-}
-
 GHashTable *qs_identity_load(const char *path, GError **error)
 {
     gsize size = 0;
-    g_autofree char *text = read_private(path, &size, error);
+    g_autofree char *text = qs_smallfile_read(path, QS_IDENTITY_FILE_MAX, true, &size, error);
     GHashTable *table = text == NULL ? NULL : qs_identity_parse(text, size, error);
 
     if (table == NULL) {

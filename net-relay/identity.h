@@ -16,6 +16,8 @@
 
 #define QS_IDENTITY_COUNT_MAX 4096
 #define QS_IDENTITY_FILE_MAX (4 * 1024 * 1024)
+#define QS_IDENTITY_CERTIFICATES_MAX 64
+#define QS_IDENTITY_CERTIFICATE_NAME_MAX 253
 #define QS_IDENTITY_SECRET_MIN 16
 #define QS_IDENTITY_SECRET_MAX 64
 
@@ -30,12 +32,13 @@ typedef struct QsIdentity {
     char *key; /* "tenant/name" */
     char *tenant;
     char *name;
-    GBytes *secret;     /* NULL: only its own socket leads here */
-    guint64 mac;        /* 0: learned */
-    QsIdentityNat nat;  /* the kind of its NAT worker */
-    bool ipv6;          /* the NAT serves IPv6 too */
-    bool host_loopback; /* the guest may reach the relay's loopback through its gateway */
-    guint32 network;    /* IPv4, host byte order */
+    GBytes *secret;      /* or NULL */
+    char **certificates; /* names of which one opens it, in lower case, or NULL */
+    guint64 mac;         /* 0: learned */
+    QsIdentityNat nat;   /* the kind of its NAT worker */
+    bool ipv6;           /* the NAT serves IPv6 too */
+    bool host_loopback;  /* the guest may reach the relay's loopback through its gateway */
+    guint32 network;     /* IPv4, host byte order */
     guint prefix;
     guint32 address; /* of the guest */
     guint mtu;
@@ -52,6 +55,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsIdentity, qs_identity_unref)
 GHashTable *qs_identity_load(const char *path, GError **error);
 GHashTable *qs_identity_parse(const char *text, gsize size, GError **error);
 
+/* A certificate with these names, in lower case, opens it: one of them is in its section. */
+bool qs_identity_accepts(const QsIdentity *identity, const char *const *names);
 /* Splits and checks "tenant/name". */
 bool qs_identity_split(const char *key, char **ret_tenant, char **ret_name, GError **error);
 /* As it stands in the file. */

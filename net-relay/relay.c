@@ -10,6 +10,7 @@
 struct QsRelay {
     const QsConfig *config;
     GHashTable *ports; /* key -> QsPort */
+    QsCerts *certs;    /* or NULL */
     QsPortSettings settings;
     QsRelayCounters counters;
     QsRelayChanged changed;
@@ -139,18 +140,55 @@ static bool apply(QsRelay *relay, GHashTable *identities, GError **error)
     return true;
 }
 
+static guint count_of_certificates(GHashTable *identities)
+{
+    GHashTableIter iter;
+    gpointer identity;
+    guint count = 0;
+
+    g_hash_table_iter_init(&iter, identities);
+    while (g_hash_table_iter_next(&iter, NULL, &identity)) {
+        count += ((QsIdentity *)identity)->certificates != NULL;
+    }
+    return count;
+}
+
+/* Files that are wrong leave everything as it was, whichever they are. */
 bool qs_relay_reload(QsRelay *relay, GError **error)
 {
-    g_autoptr(GHashTable) identities = qs_identity_load(relay->config->identities, error);
+    const char *directory = relay->config->tls_cert_dir;
+    g_autoptr(QsCerts) certs = directory == NULL ? NULL : qs_certs_load(directory, error);
+    g_autoptr(GHashTable) identities = NULL;
+    guint by_certificate;
 
+    if (directory != NULL && certs == NULL) {
+        return false;
+    }
+    identities = qs_identity_load(relay->config->identities, error);
     if (identities == NULL || !apply(relay, identities, error)) {
         return false;
     }
+    qs_certs_unref(relay->certs);
+    relay->certs = g_steal_pointer(&certs);
     qs_log(QS_LOG_INFO, "identities-loaded", "count=%u", g_hash_table_size(identities));
+    by_certificate = count_of_certificates(identities);
+    if (relay->certs != NULL) {
+        qs_log(QS_LOG_INFO, "certificates-loaded", "directory=%s identities=%u", directory,
+               by_certificate);
+    } else if (by_certificate > 0) {
+        qs_log(QS_LOG_WARNING, "certificates-off",
+               "identities=%u text=\"they accept certificates, but tls-cert-dir is not set\"",
+               by_certificate);
+    }
     if (relay->changed != NULL) {
         relay->changed(relay->changed_opaque);
     }
     return true;
+}
+
+QsCerts *qs_relay_certs(const QsRelay *relay)
+{
+    return relay->certs;
 }
 
 bool qs_relay_set_draining(QsRelay *relay, bool on, GError **error)
@@ -233,6 +271,7 @@ void qs_relay_free(QsRelay *relay)
     }
     qs_relay_say_goodbye(relay);
     g_hash_table_unref(relay->ports);
+    qs_certs_unref(relay->certs);
     qs_switch_free(relay->settings.sw);
     qs_epoch_store_free(relay->settings.epochs);
     g_free(relay->settings.nat.directory);

@@ -5,6 +5,7 @@
 #ifndef QS_RELAY_RELAY_H
 #define QS_RELAY_RELAY_H
 
+#include "certs.h"
 #include "config.h"
 #include "port.h"
 
@@ -30,8 +31,10 @@ void qs_relay_say_goodbye(QsRelay *relay);
 void qs_relay_free(QsRelay *relay);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(QsRelay, qs_relay_free)
 
-/* Reads the identities again. A file that is not right changes nothing. */
+/* Reads certificates and identities again. A file that is not right changes nothing. */
 bool qs_relay_reload(QsRelay *relay, GError **error);
+/* For links that come from now on; NULL when there are none. */
+QsCerts *qs_relay_certs(const QsRelay *relay);
 
 /* While it drains nothing new begins: see port.h. Kept in the state directory, so that a relay that
  * starts goes on with it. */

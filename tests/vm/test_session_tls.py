@@ -4,12 +4,12 @@
 (test_session.py has those with a shared key.)
 """
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from authority import Authority
 from machine import Machine
 from session import Session
 
@@ -17,36 +17,6 @@ HOME = "x86_64"
 UNHEARD = "does it accept this side's credentials?"
 
 pytestmark = [pytest.mark.quick, pytest.mark.route("bare-x86_64", HOME, HOME)]
-
-
-class Authority:
-    """Somebody who signs certificates, in a folder of its own."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        folder.mkdir()
-        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-                      "-nodes", "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-days", "2",
-                      "-subj", "/CN=authority", "-addext", "keyUsage=critical,keyCertSign")
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    def sign(self, role: str, name: str, place: Path) -> None:
-        """Put into PLACE what the end with this ROLE (server, client) needs to be NAME."""
-        (self.folder / "extensions").write_text(
-            f"subjectAltName={name}\nbasicConstraints=critical,CA:FALSE\n"
-            f"extendedKeyUsage={role}Auth\nkeyUsage=critical,digitalSignature\n")
-        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                      "-keyout", "key.pem", "-out", "request.pem",
-                      "-subj", f"/CN={name.partition(':')[2]}")
-        self._openssl("x509", "-req", "-in", "request.pem", "-CA", "ca-cert.pem", "-CAkey",
-                      "ca-key.pem", "-CAcreateserial", "-out", "cert.pem", "-days", "2",
-                      "-extfile", "extensions")
-        place.mkdir()
-        (place / "ca-cert.pem").write_bytes((self.folder / "ca-cert.pem").read_bytes())
-        (place / f"{role}-cert.pem").write_bytes((self.folder / "cert.pem").read_bytes())
-        (place / f"{role}-key.pem").write_bytes((self.folder / "key.pem").read_bytes())
 
 
 def certificates(tmp_path: Path, server: str = "IP:127.0.0.1", *, stranger: bool = False,
