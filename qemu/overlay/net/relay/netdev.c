@@ -13,6 +13,8 @@
 #include "qapi/qapi-commands-net-relay.h"
 #include "qapi/qapi-events-net-relay.h"
 #include "crypto/secret_common.h"
+#include "crypto/tlscredspsk.h"
+#include "crypto/tlscredsx509.h"
 #include "migration/vmstate.h"
 #include "net/eth.h"
 #include "net/net.h"
@@ -214,6 +216,37 @@ static SocketAddress *make_address(const NetdevRelayOptions *options,
     return address;
 }
 
+/*
+ * A key proves both ends to each other.  Certificates prove the relay only if
+ * they are looked at: its name is to be @host's.
+ */
+static QCryptoTLSCreds *find_creds(const char *id, Error **errp)
+{
+    ERRP_GUARD();
+    QCryptoTLSCreds *creds = quasar_peer_creds(id, true, errp);
+    bool x509 = creds && object_dynamic_cast(OBJECT(creds),
+                                             TYPE_QCRYPTO_TLS_CREDS_X509);
+
+    if (!creds) {
+        return NULL;
+    }
+    if (!x509 && !object_dynamic_cast(OBJECT(creds),
+                                      TYPE_QCRYPTO_TLS_CREDS_PSK)) {
+        error_setg(errp, "'%s' has neither a key nor certificates", id);
+        error_append_hint(errp, "Use a tls-creds-psk or tls-creds-x509 "
+                          "object.\n");
+    } else if (x509 && !object_property_get_bool(OBJECT(creds), "verify-peer",
+                                                 &error_abort)) {
+        error_setg(errp, "with '%s' anybody on the way could pass for the "
+                   "relay", id);
+        error_append_hint(errp, "Create it without verify-peer=off.\n");
+    } else {
+        return creds;
+    }
+    object_unref(OBJECT(creds));
+    return NULL;
+}
+
 static bool make_secret(const NetdevRelayOptions *options,
                         RelayLinkConfig *config, Error **errp)
 {
@@ -226,7 +259,7 @@ static bool make_secret(const NetdevRelayOptions *options,
             error_setg(errp, "tls-creds= is for host= and port=");
             return false;
         }
-        config->creds = quasar_peer_creds(options->tls_creds, true, errp);
+        config->creds = find_creds(options->tls_creds, errp);
         return config->creds;
     }
     if (options->host && !quasar_peer_is_loopback(options->host)) {
