@@ -368,8 +368,14 @@ static bool cmd_identity_list(char **words, GError **error)
 {
     g_autoptr(JsonNode) node = qs_idfile_list(opt_identities, error);
     static const QsTableColumn columns[] = {
-        { "identity", "IDENTITY" }, { "mac", "MAC" },   { "address", "ADDRESS" }, { "mtu", "MTU" },
-        { "nat", "NAT" },           { "rate", "RATE" }, { NULL, NULL },
+        { "identity", "IDENTITY" },
+        { "mac", "MAC" },
+        { "address", "ADDRESS" },
+        { "mtu", "MTU" },
+        { "nat", "NAT" },
+        { "rate", "RATE" },
+        { "certificate", "CERTIFICATE" },
+        { NULL, NULL },
     };
 
     (void)words;
@@ -392,7 +398,9 @@ static bool cmd_identity_add(char **words, GError **error)
     if (secret == NULL) {
         return false;
     }
-    g_print("%s\n", secret);
+    if (*secret != '\0') {
+        g_print("%s\n", secret);
+    }
     return reload_if_running(error);
 }
 
@@ -460,7 +468,7 @@ static const QsCtlCommand commands[] = {
       { QS_CTL_WORD_IDENTITY } },
     { "pcap stop", 1, 1, cmd_pcap_stop, "IDENTITY", "end the capture", { QS_CTL_WORD_IDENTITY } },
     { "metrics", 0, 0, cmd_metrics, "", "counters as Prometheus text" },
-    { "reload", 0, 0, cmd_reload, "", "read the identities again" },
+    { "reload", 0, 0, cmd_reload, "", "read identities and certificates again" },
     { "drain", 0, 0, cmd_drain, "", "take nobody new; --wait SECONDS until all are gone" },
     { "undrain", 0, 0, cmd_undrain, "", "end that" },
     { "restart", 0, 0, cmd_restart, "", "start the relay's program anew, keep connections" },

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import guest as g
 import pytest
 from authority import Authority
 from relaylib import Relay, Server, echo, wait_for
+from test_control import ctl
 
 PIPE = os.environ.get("QUASAR_RELAY_TLS_PIPE", "tls-pipe")
 MAC = bytes.fromhex("525400000001")
@@ -246,6 +248,19 @@ def test_a_certificate_that_is_too_large(relay: Relay, tmp_path: Path,
     names = ",".join(f"DNS:{i}.example" for i in range(64)) + ",DNS:north.example"
     place = authority.sign("client", names, tmp_path / "many", common="x")
     assert refusal(relay, "acme/web", place) == UNACCEPTED
+
+
+def test_adding_one(relay: Relay, tmp_path: Path, authority: Authority) -> None:
+    """It gets no secret, for that would be a second way in."""
+    assert ctl(relay, "identity", "add", "acme/new", "nat=none", "certificate=New.acme") == ""
+    listed = json.loads(ctl(relay, "--json", "identity", "list"))
+    assert {row["identity"]: row["certificate"] for row in listed}["acme/new"] == "new.acme"
+    with open(f"{relay.dir}/ids", encoding="ascii") as file:
+        assert "secret" not in file.read().partition("[acme/new]")[2]
+    place = authority.sign("client", "DNS:new.acme", tmp_path / "new")
+    assert attach(relay, "acme/new", place).sync() == []
+    with pytest.raises(g.Refused):
+        g.attach(relay.unix, "acme/new", b"")
 
 
 def reload(relay: Relay) -> str:

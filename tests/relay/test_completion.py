@@ -56,6 +56,7 @@ def complete(relay: Relay, words: str) -> list[str]:
     ("flows ", ALL), ("pcap start acme/", ALL[:2]), ("detach o", ["other/db"]),
     ("detach acme/web ", []), ("identity del acme/w", ["acme/web"]),
     ("identity add ", ["acme/", "other/"]), ("identity add acme/x r", ["rate="]),
+    ("identity add acme/x ce", ["certificate="]),
     ("identity add --rate 5M acme/x m", ["mac=", "mtu="]), ("identity add --rate ", []),
     ("identity add acme/x mtu=9000 ne", ["network="]), ("drain --w", ["--wait"]),
     ("nonsense ", []), ("forward add ", ALL),

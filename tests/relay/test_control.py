@@ -97,7 +97,7 @@ def test_identities_come_and_go(relay: Relay) -> None:
     assert len(secret) == 64
     listed = json.loads(ctl(relay, "--json", "identity", "list"))
     assert listed[0] == {"identity": "acme/db", "mac": "", "address": "10.0.2.16", "mtu": 9000,
-                         "rate": 0, "nat": "slirp"}
+                         "rate": 0, "nat": "slirp", "certificate": ""}
     assert secret not in ctl(relay, "--json", "identity", "list")
     link = g.attach(relay.unix, "acme/db", bytes.fromhex(secret))
     assert link.mtu == 9000
@@ -179,7 +179,7 @@ def test_configuration_file(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("text,error", [
-    ("[acme/x]\n", "neither a secret nor a socket"),
+    ("[acme/x]\n", "nor a certificate, nor a socket"),
     ("[acme]\nsecret=" + "11" * 32 + "\n", "TENANT/NAME"),
     ("[acme/x]\nsecret=11\n", "a secret is"),
     ("[acme/x]\nsocket=rel\n", "not absolute"),

@@ -153,7 +153,8 @@ static void run(bool leaves)
     g_assert_true(g_unix_set_fd_nonblocking(fds[0], TRUE, NULL));
     peer.fd = fds[1];
     thread = g_thread_new("peer", run_peer, &peer);
-    stream = qs_stream_new(qs_channel_new_tls(fds[0], tls, NULL, NULL), QUEUE_SIZE, &ops, &attached);
+    stream =
+        qs_stream_new(qs_channel_new_tls(fds[0], tls, NULL, NULL), QUEUE_SIZE, &ops, &attached);
     while (!attached) {
         g_main_context_iteration(NULL, TRUE);
     }

@@ -265,6 +265,47 @@ static void test_identity_same_nat(void)
     g_assert_cmpuint(g_hash_table_size(table), ==, 0);
 }
 
+static void test_identity_certificates(void)
+{
+    static const char text[] = "[a/x]\ncertificate= North.example ;db.acme;;\n"
+                               "[a/y]\nsecret=00112233445566778899aabbccddeeff\n"
+                               "address=10.0.2.16\n";
+    static const char *const bad[] = { "",    ";",    "*.example",  "north example",
+                                       "a/b", "a\tb", "n\xc3\xb6rd" };
+    static const char *const right[] = { "other.example", "north.example", NULL };
+    static const char *const wrong[] = { "north", "example", "north.example.", "", "db", NULL };
+    static const char *const none[] = { NULL };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GHashTable) table = qs_identity_parse(text, strlen(text), &error);
+    const QsIdentity *x, *y;
+
+    g_assert_no_error(error);
+    x = g_hash_table_lookup(table, "a/x");
+    y = g_hash_table_lookup(table, "a/y");
+    g_assert_null(x->secret);
+    g_assert_cmpuint(g_strv_length(x->certificates), ==, 2);
+    g_assert_true(qs_identity_accepts(x, right));
+    g_assert_false(qs_identity_accepts(x, wrong));
+    g_assert_false(qs_identity_accepts(x, none));
+    g_assert_false(qs_identity_accepts(y, right));
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autofree char *file = g_strdup_printf("[a/x]\ncertificate=%s\n", bad[i]);
+
+        g_assert_null(qs_identity_parse(file, strlen(file), NULL));
+    }
+    for (guint count = QS_IDENTITY_CERTIFICATES_MAX; count <= QS_IDENTITY_CERTIFICATES_MAX + 1;
+         count++) {
+        g_autoptr(GString) file = g_string_new("[a/x]\ncertificate=");
+        g_autoptr(GHashTable) some = NULL;
+
+        for (guint i = 0; i < count; i++) {
+            g_string_append_printf(file, "n%u;", i);
+        }
+        some = qs_identity_parse(file->str, file->len, NULL);
+        g_assert_true((some != NULL) == (count == QS_IDENTITY_CERTIFICATES_MAX));
+    }
+}
+
 /* What is wrong with a file is said without what is in it. */
 static void test_identity_errors_keep_secrets(void)
 {
@@ -400,6 +441,7 @@ int main(int argc, char **argv)
     g_test_add_func("/relay/mac", test_macs);
     g_test_add_func("/relay/identity", test_identity_same_nat);
     g_test_add_func("/relay/identity/secrets", test_identity_errors_keep_secrets);
+    g_test_add_func("/relay/identity/certificates", test_identity_certificates);
     g_test_add_func("/relay/log/quote", test_quote);
     g_test_add_func("/relay/sandbox/worker", test_sandbox_of_a_worker);
     g_test_add_func("/relay/net/listen", test_listen);
