@@ -344,7 +344,8 @@ def lost_revocation_list(served: Path, _: Authority) -> None:
 
 
 @pytest.mark.parametrize("spoil,file,text", [
-    (spoil_key, "server-key.pem", "run: chmod 600 "), (other_key, "server-key.pem", "not the key"),
+    (spoil_key, "server-key.pem", "run: chmod 600 "),
+    (other_key, "server-key.pem", "not the key"),
     (no_ca, "ca-cert.pem", "No such file"), (leaf_as_ca, "ca-cert.pem", "not an authority's"),
     (other_ca, "server-cert.pem", "do not belong together"),
     (garbage, "server-cert.pem", "no certificates in PEM"),
@@ -381,10 +382,10 @@ def test_what_runs_out_is_a_warning(served: Path, authority: Authority) -> None:
     authority.write_revoked(served, "-crl_lastupdate", "20200101000000Z", "-crl_nextupdate",
                             "20200102000000Z")
     with Relay(dict(IDENTITIES), **{"listen-tls": "127.0.0.1:0", "tls-cert-dir": str(served)}) as relay:
-        for file, text in (("server-cert.pem", "has expired; renew it, then reload"),
-                           ("ca-crl.pem", "the next list is due; fetch it, then reload")):
-            assert f'certificate-time file={served}/{file} text="a certificate {text}"' \
-                .replace('"a certificate the', '"the') in relay.log()
+        for file, text in (
+                ("server-cert.pem", "a certificate has expired; renew it, then reload"),
+                ("ca-crl.pem", "the next list is due; fetch it, then reload")):
+            assert f'certificate-time file={served}/{file} text="{text}"' in relay.log()
         sock, _ = by_key(relay, "acme/web", SECRET)
         assert g.handshake(sock, "acme/web", None).sync() == []
 
@@ -441,6 +442,6 @@ def test_a_message_that_never_ends(relay: Relay) -> None:
                     sock.sendall(b"\x16\x03\x03" + struct.pack("!H", len(start)) + start)
                     sent += len(start)
                     start = bytes(16000)
-    assert relay.memory_kib() - before < 4 * 1024
+    assert relay.memory_kib() - before < 16 * 1024
     assert 'text="TLS handshake: more than 49152 bytes without any to read"' in relay.log()
     assert relay.result("status")["garbage"] == 20  # type: ignore[index]
