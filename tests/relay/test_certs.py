@@ -381,7 +381,8 @@ def test_what_runs_out_is_a_warning(served: Path, authority: Authority) -> None:
     authority.sign("server", "IP:127.0.0.1", served, begins=-2, ends=-1)
     authority.write_revoked(served, "-crl_lastupdate", "20200101000000Z", "-crl_nextupdate",
                             "20200102000000Z")
-    with Relay(dict(IDENTITIES), **{"listen-tls": "127.0.0.1:0", "tls-cert-dir": str(served)}) as relay:
+    settings = {"listen-tls": "127.0.0.1:0", "tls-cert-dir": str(served)}
+    with Relay(dict(IDENTITIES), **settings) as relay:
         for file, text in (
                 ("server-cert.pem", "a certificate has expired; renew it, then reload"),
                 ("ca-crl.pem", "the next list is due; fetch it, then reload")):
