@@ -30,6 +30,9 @@ GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
 FAULTS = "tests/vm/test_faults.py"
 SPEEDS = "tests/relay/test_far.py"      # compares throughputs: nothing else may run beside it
 BENCH_PAGE = "tests/bench/test_page.py"
+RELAY_BENCH = "tests/relay-bench/test_netbench.py"
+RELAY_BENCH_PAGE = "tests/relay-bench/test_netpage.py"
+RELAY_PEERS = ("passt", "slirp4netns")      # beside which the relay is measured
 WHOLE_TOOLS = "tests/whole/test_tools.py"
 WHOLE_HOSTS = ("x86_64", "ppc64le", "s390x")       # where the Debian guest travels
 STOCK_HOSTS = ("x86_64", "ppc64le", "aarch64", "s390x")      # what the scenarios compare with
@@ -112,7 +115,8 @@ def check_unit(run: Run) -> None:
 
 
 def check_scripts(run: Run) -> None:
-    _pytest(run, "scripts", "tests/scripts", "tests/lib", BENCH_PAGE, WHOLE_TOOLS)
+    _pytest(run, "scripts", "tests/scripts", "tests/lib", BENCH_PAGE, RELAY_BENCH_PAGE,
+            WHOLE_TOOLS)
 
 
 def build_hosts(run: Run) -> None:
@@ -187,6 +191,25 @@ def check_bench(run: Run) -> None:
             f"--deselect={BENCH_PAGE}::test_the_page_is_what_its_results_make")
 
 
+def check_relay_bench(run: Run) -> None:
+    """The relay and its peers side by side; a quick run leaves the page in docs/ alone."""
+    host = hosts.Host("x86_64")
+    host.build(["x86_64"])
+    for package in RELAY_PEERS:
+        if not shutil.which(package):
+            note(f"{package} is not installed and its rows will say so: "
+                 "run scripts/bootstrap peers")
+    card = TOP / "build" / "tap-card"
+    source = TOP / "tests" / "relay-bench" / "tap-card.c"
+    say.run(["gcc", "-O2", "-Wall", "-o", card, source], what="building the namespaces' card",
+            log=TOP / "build" / "tap-card.log")
+    own_bin = own.installed(host.kind) / "bin"
+    pages = RESULTS / "relay-bench" if run.quick else TOP / "docs"
+    _pytest(run, "relay-bench", RELAY_BENCH, f"--results={RESULTS / 'relay-bench.json'}",
+            f"--pages={pages}", *(["--quick"] if run.quick else []), QUASAR_TAP_CARD=str(card),
+            QUASAR_RELAYD=str(own_bin / "quasar-relayd"))
+
+
 def check_debian(run: Run) -> None:
     """The Debian guest, disk and all; routes with a host that was not asked for are skipped."""
     for name in WHOLE_HOSTS:
@@ -206,13 +229,15 @@ SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "vm": (check_vm, "real guests that move between hosts"),
     "fault": (check_fault, "kills, cuts, silence and damage in every stage of a move"),
     "bench": (check_bench, "beside stock QEMU, on a quiet machine: only when it is named"),
+    "relay-bench": (check_relay_bench,
+                    "the relay beside its peers, on a quiet machine: only when it is named"),
     "debian": (check_debian, "a whole system under load, and cut links: only when it is named"),
 }
-ASKED_FOR = ("bench", "debian")     # not part of a whole check
+ASKED_FOR = ("bench", "relay-bench", "debian")     # not part of a whole check
 
 
 def _options() -> argparse.Namespace:
-    rows = "\n".join(f"  {name:8} {text}" for name, (_, text) in SUITES.items())
+    rows = "\n".join(f"  {name:12} {text}" for name, (_, text) in SUITES.items())
     parser = argparse.ArgumentParser(
         prog="check", description=__doc__, epilog="suites:\n" + rows,
         formatter_class=argparse.RawDescriptionHelpFormatter)

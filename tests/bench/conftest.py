@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fixtures of the benchmarks: frozen guests, and a list of results that becomes the page."""
 
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 
 import page  # noqa: E402
-import upstream  # noqa: E402
+import testbed  # noqa: E402
 from cases import FULL, QUICK, Plan, Size  # noqa: E402
 
 RESULTS = pytest.StashKey[dict]()
@@ -28,8 +24,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("quasar")
     with suppress(ValueError):      # another folder of the same run may have it already
         group.addoption("--quick", action="store_true", help="few cases: some minutes")
-    group.addoption("--results", metavar="FILE", help="write all measurements, as JSON")
-    group.addoption("--pages", metavar="FOLDER", help="write benchmarks.rst and its plots there")
+    with suppress(ValueError):
+        group.addoption("--results", metavar="FILE", help="write all measurements, as JSON")
+        group.addoption("--pages", metavar="FOLDER",
+                        help="write benchmarks.rst and its plots there")
 
 
 def chosen(config: pytest.Config) -> Plan:
@@ -42,41 +40,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("case", cases, ids=[case.name for case in cases])
 
 
-def _first(path: str, word: str) -> str:
-    """Return what a file of the kernel's says behind WORD."""
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == word:
-            return value.strip()
-    return "unknown"
-
-
-def _commit(top: Path) -> str:
-    """Name the commit, and say so when the tree is not what was committed."""
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-c", "safe.directory=*", *words], cwd=top, check=False,
-                              capture_output=True, text=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (" (changed)" if changed else "")
-
-
-def _system() -> str:
-    return platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
-
-
-def describe(plan: Plan, quick: bool) -> dict[str, Any]:
-    """Say where and when this is measured."""
-    memory_kb = int(_first("/proc/meminfo", "MemTotal").split()[0])
-    return {"date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-            "commit": _commit(upstream.TOP), "qemu": upstream.read().version,
-            "processors": os.cpu_count(), "model": _first("/proc/cpuinfo", "model name"),
-            "memory_gib": round(memory_kb / (1 << 20)), "system": _system(),
-            "kernel": platform.release(), "load": round(os.getloadavg()[0], 2),
-            "plan": "quick" if quick else "full", "limit": plan.limit}
-
-
 @pytest.fixture(scope="session")
 def plan(pytestconfig: pytest.Config) -> Plan:
     return chosen(pytestconfig)
@@ -87,7 +50,8 @@ def results(pytestconfig: pytest.Config, plan: Plan) -> list[dict[str, Any]]:
     """All measurements of this run, in the order in which they were made."""
     found: list[dict[str, Any]] = []
     pytestconfig.stash[RESULTS] = {
-        "meta": describe(plan, pytestconfig.getoption("--quick")), "results": found}
+        "meta": testbed.describe("quick" if pytestconfig.getoption("--quick") else "full",
+                                 plan.limit), "results": found}
     return found
 
 

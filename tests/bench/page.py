@@ -74,7 +74,7 @@ links are there and back.
 """
 
 
-def _numbers(spread: Spread | None, form: str, unit: float = 1.0) -> str:
+def numbers(spread: Spread | None, form: str, unit: float = 1.0) -> str:
     if spread is None:
         return "-"
     shown = [f"{value / unit:{form}}" for value in (spread.median, spread.least, spread.most)]
@@ -86,7 +86,7 @@ def _part(value: float | None) -> str:
 
 
 def _time(entry: Entry) -> str:
-    time = _numbers(entry.spread("total"), ".2f")
+    time = numbers(entry.spread("total"), ".2f")
     if not entry.late:
         return time
     return "late" if not entry.arrived else f"{time}, {entry.late} late"
@@ -99,14 +99,14 @@ def _memory(block: Block, entry: Entry) -> str:
 
 def _cells(block: Block, entry: Entry) -> tuple[str, ...]:
     return (entry.who.title, str(len(entry.rows)), _time(entry), _part(block.against_twin(entry)),
-            _numbers(entry.spread("bytes", cost=True), ".1f", MIB),
-            _numbers(entry.spread("gap"), ".0f", 0.001),
-            _numbers(entry.spread("stopped"), ".0f", 0.001),
-            _numbers(entry.spread(summary.cpu, cost=True), ".2f"),
-            _numbers(entry.spread(summary.work), ".2f"), _memory(block, entry))
+            numbers(entry.spread("bytes", cost=True), ".1f", MIB),
+            numbers(entry.spread("gap"), ".0f", 0.001),
+            numbers(entry.spread("stopped"), ".0f", 0.001),
+            numbers(entry.spread(summary.cpu, cost=True), ".2f"),
+            numbers(entry.spread(summary.work), ".2f"), _memory(block, entry))
 
 
-def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """Lay out a simple table."""
     lines = [headings, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
@@ -120,18 +120,18 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _title(text: str, mark: str) -> list[str]:
+def heading(text: str, mark: str) -> list[str]:
     return [text, mark * len(text), ""]
 
 
-def _machine(meta: dict[str, Any]) -> list[str]:
+def machine(meta: dict[str, Any]) -> list[str]:
     return [f"Measured on {meta['date']} at commit {meta['commit']}, QEMU {meta['qemu']}: "
             f"{meta['processors']} processors", f"({meta['model']}), {meta['memory_gib']} GiB, "
             f"{meta['system']}, Linux {meta['kernel']}, load average", f"{meta['load']:.2f} at the "
             f"start.  Plan: {meta['plan']}.", ""]
 
 
-def _warning(meta: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+def warning(meta: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """Warn when the machine did other work; a quiet one is said to be so."""
     most = max(row["strangers"] for row in rows)
     found = summary.disturbed(rows)
@@ -150,7 +150,7 @@ def _goals(all_blocks: list[Block]) -> list[str]:
     found = summary.goals(all_blocks)
     if not found:
         return []
-    return [*_title("What was asked for", "="), *_table(
+    return [*heading("What was asked for", "="), *table(
         ("asked", "found", "met"),
         [(goal.asked, goal.found, "yes" if goal.met else "**no**") for goal in found])]
 
@@ -177,13 +177,13 @@ def _plots(link: Link, blocks: list[Block]) -> dict[str, str]:
 
 
 def _link(link: Link, blocks: list[Block]) -> list[str]:
-    lines = _title(_capital(link.title), "=")
+    lines = heading(_capital(link.title), "=")
     for name, (what, *_) in PLOTS.items():
         lines += [f".. image:: benchmarks/{name}-{link.name}.svg",
                   f"   :alt: {what} of each contestant, {link.title}", ""]
     for block in blocks:
-        lines += _title(_capital(summary.loads(block.case)), "-")
-        lines += _table(HEADINGS, [_cells(block, entry) for entry in block.entries])
+        lines += heading(_capital(summary.loads(block.case)), "-")
+        lines += table(HEADINGS, [_cells(block, entry) for entry in block.entries])
     return lines
 
 
@@ -193,13 +193,13 @@ def render(results: dict[str, Any]) -> dict[str, str]:
     found = summary.blocks(rows)
     sizes = {link.size.name: link.size for link in LINKS.values()}
     lines = [".. SPDX-License-Identifier: GPL-2.0-or-later", MARK, "", "==========", "Benchmarks",
-             "==========", "", INTRO, *_machine(meta), *_warning(meta, rows), *_goals(found)]
+             "==========", "", INTRO, *machine(meta), *warning(meta, rows), *_goals(found)]
     files = {}
     for link in LINKS.values():
         if blocks := [block for block in found if block.case.link == link.name]:
             lines += _link(link, blocks)
             files |= _plots(link, blocks)
-    lines += [*_title("How it was measured", "="), HOW.format(
+    lines += [*heading("How it was measured", "="), HOW.format(
         **sizes, downtime=DOWNTIME_MS, lanes=LANES, limit=meta["limit"]).rstrip()]
     files["benchmarks.rst"] = "\n".join(lines) + "\n"
     files["benchmarks/results.json"] = pack(results)
