@@ -20,6 +20,7 @@ import netpage  # noqa: E402
 import netplan  # noqa: E402
 import testbed  # noqa: E402
 
+CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 RESULTS = pytest.StashKey[dict]()
 
 
@@ -57,8 +58,9 @@ def deadline(plan: netplan.Plan) -> float:
 def record(pytestconfig: pytest.Config, plan: netplan.Plan) -> Callable[[Any], None]:
     """Keep a measurement, and show it: the table fills while it is made."""
     found: list[dict[str, Any]] = []
-    pytestconfig.stash[RESULTS] = {"meta": testbed.describe(plan.name, plan.limit),
-                                   "results": found}
+    meta = testbed.describe(plan.name, plan.limit) | {
+        "congestion": CONGESTION.read_text(encoding="ascii").strip()}
+    pytestconfig.stash[RESULTS] = {"meta": meta, "results": found}
     reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
     capture = pytestconfig.pluginmanager.get_plugin("capturemanager")
 

@@ -76,10 +76,6 @@ behind them where there were several.
 """
 
 
-def case_of(row: Row) -> Case:
-    return Case(row["guest"], row["mtu"], row["place"], row["delay"], (row["way"],))
-
-
 def _delay(row: Row) -> str:
     return f"{row['delay'] * 1000:g} ms {row['place']}" if row["delay"] else "none"
 
@@ -263,9 +259,22 @@ def _sections(found: Found) -> list[str]:
     return lines + _section(found, "VMs", VM, NONE, 0.0, (ECHO,))
 
 
-def _absent(found: Found) -> list[str]:
-    reasons = found.keys("contestant", "reason", outcome="absent")
-    return [f"Not measured: {'; '.join(reason for _, reason in reasons)}.", ""] if reasons else []
+def _missing(found: Found) -> list[str]:
+    """Tell what is not in the tables, and why."""
+    reasons = {reason for reason, in found.keys("reason", outcome="absent")}
+    lines = [f"Not measured: {'; '.join(sorted(reasons))}.", ""] if reasons else []
+    late = sum(row["outcome"] == "skipped" for row in found.rows)
+    if late:
+        lines += [f"The run's time was over before {late} of {len(found.rows)} measurements were "
+                  "made; they are *skipped*.", ""]
+    failed = found.keys("contestant", "guest", "mtu", "place", "delay", "way", "reason",
+                        outcome="failed")
+    for who, *where, reason in failed:
+        title = next(one.title for one in CONTESTANTS if one.name == who)
+        case = Case(*where[:4], (where[4],))
+        lines += [f"- {title}, {case.title()}, {WAYS[where[4]]} failed: "
+                  f"``{reason.replace('`', chr(39))}``"]
+    return [*lines, ""] if failed else lines
 
 
 def render(results: dict[str, Any]) -> dict[str, str]:
@@ -275,7 +284,7 @@ def render(results: dict[str, Any]) -> dict[str, str]:
     judged = [(goal.asked, goal.found, _met(goal)) for goal in goals(found)]
     lines = [".. SPDX-License-Identifier: GPL-2.0-or-later", MARK, "", "================",
              "Relay benchmarks", "================", "", INTRO, *pages.machine(meta),
-             *pages.warning(meta, found.rows), *_absent(found)]
+             *pages.warning(meta, found.rows), *_missing(found)]
     if judged:
         lines += [*pages.heading("What was asked for", "="),
                   *pages.table(("asked", "found", "met"), judged)]

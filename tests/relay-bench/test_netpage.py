@@ -44,7 +44,8 @@ def sample() -> dict[str, Any]:
                 for way in case.ways for turn in range(3)]
     meta = {"date": "2000-01-01", "commit": "0123456789ab", "qemu": "10.0.13", "processors": 2,
             "model": "made up, for the tests of the page", "memory_gib": 8, "system": "no system",
-            "kernel": "0.0", "load": 0.25, "plan": "sample", "limit": 1}
+            "kernel": "0.0", "load": 0.25, "plan": "sample", "limit": 1,
+            "congestion": "none at all"}
     return {"meta": meta, "results": rows}
 
 
@@ -113,6 +114,18 @@ def test_what_is_not_installed_is_told_and_no_goal_is_met(sample: dict[str, Any]
     assert {goal.met for goal in judged(sample, "no delay")} == {None}
     row = some(sample, contestant="slirp4netns")[0]
     assert netpage.line(row).endswith("absent: slirp4netns is not installed")
+
+
+def test_what_failed_or_had_no_time_is_told(sample: dict[str, Any]) -> None:
+    row = some(sample, contestant="pasta", place="none", mtu=1500, way="up")[0]
+    row |= {"outcome": "failed", "reason": "Faulty: damaged within 7 bytes after 10", "mbit": None}
+    for late in some(sample, place="outside", turn=2):
+        late |= {"outcome": "skipped", "reason": "the run's time was over", "mbit": None}
+    text = netpage.render(sample)[netpage.PAGE]
+    assert re.search(r"- passt, on the tap \(pasta\), no delay, MTU 1500, guest to host failed: "
+                     r"``Faulty: damaged within 7 bytes after 10``", text)
+    count = len(some(sample, outcome="skipped"))
+    assert f"was over before {count} of {len(sample['results'])} measurements" in text
 
 
 def test_lost_bytes_are_told(sample: dict[str, Any]) -> None:
