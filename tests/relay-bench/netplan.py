@@ -75,6 +75,6 @@ class Plan:
                         for delay in self.delays for mtu in self.mtus]
 
 
-QUICK = Plan("quick", (1500, 65520), (0.01,), seconds=1.0, asking=0.3, turns=1, limit=120)
-FULL = Plan("full", (1500, 65520), (0.001, 0.01, 0.05), seconds=2.0, asking=0.7, turns=2,
-            limit=690)
+QUICK = Plan("quick", (1500, 65520), (0.01,), seconds=0.7, asking=0.3, turns=1, limit=130)
+FULL = Plan("full", (1500, 65520), (0.001, 0.01, 0.05), seconds=1.4, asking=0.5, turns=2,
+            limit=710)
