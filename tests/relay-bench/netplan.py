@@ -68,7 +68,8 @@ class Plan:
         """Return what is measured; what was asked for comes first, should the time be too short."""
         both = (UP, DOWN)
         found = [Case(NAMESPACE, mtu, NONE, 0.0, both) for mtu in self.mtus]
-        found += [Case(NAMESPACE, mtu, LINK, delay, both) for delay in self.delays for mtu in self.mtus]
+        found += [Case(NAMESPACE, mtu, LINK, delay, both)
+                  for delay in self.delays for mtu in self.mtus]
         found.append(Case(VM, LATENCY_MTU, NONE, 0.0, (ECHO,)))
         found += [Case(NAMESPACE, mtu, NONE, 0.0, (BETWEEN,)) for mtu in self.mtus]
         return found + [Case(NAMESPACE, mtu, OUTSIDE, delay, both)
