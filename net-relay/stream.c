@@ -339,6 +339,8 @@ QsStream *qs_stream_new(QsChannel *channel, gsize queue_limit, const QsStreamOps
     ((StreamSource *)s->source)->stream = s;
     s->polled = G_IO_IN;
     s->tag = g_source_add_unix_fd(s->source, channel->fd, s->polled);
+    /* Else GLib takes it out of the poll for each dispatch and wakes the loop twice for that. */
+    g_source_set_can_recurse(s->source, TRUE);
     g_source_attach(s->source, NULL);
     return s;
 }
