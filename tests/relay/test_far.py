@@ -144,7 +144,7 @@ def speeds(nat: str, mtu: int, delay: float) -> dict[str, float]:
         for way in ("to the world", "to the guest"):
             inner, outer = connected(guest)
             ends = (inner, outer) if way == "to the world" else (outer, inner)
-            found[way] = megabits(*ends, 4.0)
+            found[way] = megabits(*ends, 2.0 + 20 * delay)      # far away, speed takes time
         return found
 
 
