@@ -75,6 +75,7 @@ const GOptionEntry *qs_cli_common(void);
 
 /* Narration: not with --quiet. */
 void qs_cli_say(const QsCli *cli, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void qs_cli_tell_start(const QsCli *cli, const QsVmNotes *notes);
 /* The words of an option of a kind such as "a|b"; NULL when it is not one of these. */
 char **qs_cli_choices(const char *description);
 /* What --bandwidth takes. NULL leaves @ret_rate alone. */

@@ -68,6 +68,16 @@ void qs_cli_say(const QsCli *cli, const char *format, ...)
     g_printerr("%s\n", text);
 }
 
+void qs_cli_tell_start(const QsCli *cli, const QsVmNotes *notes)
+{
+    if (notes->no_sandbox) {
+        qs_cli_say(cli, "note: this host offers no seccomp; QEMU runs without its sandbox");
+    }
+    if (notes->scope != NULL) {
+        qs_cli_say(cli, "note: %s", notes->scope);
+    }
+}
+
 char **qs_cli_choices(const char *description)
 {
     return strchr(description, '|') == NULL ? NULL : g_strsplit(description, "|", -1);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
+#include "cli/settings.h"
 #include "move/arrive.h"
 #include "move/remote.h"
 #include "move/stream.h"
@@ -35,6 +36,7 @@ static char *find_peer(void)
 static bool run(QsCli *cli, char **words, GError **error)
 {
     g_autofree char *peer = find_peer();
+    g_autofree char *scope = NULL;
     QsArrive arrive = {
         .store = cli->store,
         .version = QS_VERSION,
@@ -57,6 +59,9 @@ static bool run(QsCli *cli, char **words, GError **error)
     if (opt_stream != NULL) {
         return qs_stream_run(cli->store, opt_stream, in, out, cli->cancellable, error);
     }
+    /* Damaged settings keep nobody away. */
+    qs_setting_get(cli->store, "scope", &scope, NULL, NULL);
+    arrive.scope = scope;
     g_atomic_int_set(&cli->patient, 1);
     return qs_arrive(&arrive, qs_lines_new(in, out, QS_TALK_LINE_MAX, "the source"), &cli->told,
                      error);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "cli/cli.h"
 #include "cli/network.h"
+#include "cli/settings.h"
 #include "cli/takeover.h"
 #include "move/image.h"
 #include "move/machine-file.h"
@@ -91,7 +92,7 @@ static bool check_images(const QsArchive *archive, guint images, GError **error)
  * The file is a stranger's, perhaps: no path, socket or right of this host may come from it. Each
  * file its definition names must be a section, in whose place a path of ours is put.
  */
-static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
+static bool disarm(const QsArchive *archive, QsDef *def, const char *scope, GError **error)
 {
     /* A name without a folder is QEMU's own. */
     const char *firmware =
@@ -116,7 +117,7 @@ static bool disarm(const QsArchive *archive, QsDef *def, GError **error)
     if (archive->n_sections != wanted) {
         return refuse(error, "it holds something else than it should");
     }
-    return qs_foreign_disarm(def, opt_net, error);
+    return qs_foreign_disarm(def, opt_net, scope, error);
 }
 
 /* It becomes the VM's own. */
@@ -204,6 +205,7 @@ static QsDef *unpack_all(Restore *r, GError **error)
 {
     g_autoptr(GError) own = NULL;
     g_autoptr(QsDef) def = qs_def_parse(r->archive->definition, &own);
+    g_autofree char *scope = NULL;
     const QsSection *state = find_state(r->archive);
 
     if (def == NULL || !qs_def_check(def, &own)) {
@@ -211,7 +213,8 @@ static QsDef *unpack_all(Restore *r, GError **error)
                 own->message);
         return NULL;
     }
-    if (!disarm(r->archive, def, error)) {
+    if (!qs_setting_get(r->cli->store, "scope", &scope, NULL, error) ||
+        !disarm(r->archive, def, scope, error)) {
         return NULL;
     }
     if ((state != NULL && !qs_archive_verify(state, r->fd, r->cli->cancellable, error)) ||
@@ -250,14 +253,12 @@ static bool take_in(Restore *r, GError **error)
 static bool load(Restore *r, GError **error)
 {
     g_autoptr(GError) own = NULL;
-    bool no_sandbox = false;
+    g_auto(QsVmNotes) notes = { 0 };
 
-    if (!qs_vm_launch(r->vm, true, r->cli->cancellable, &no_sandbox, error)) {
+    if (!qs_vm_launch(r->vm, true, r->cli->cancellable, &notes, error)) {
         return false;
     }
-    if (no_sandbox) {
-        qs_cli_say(r->cli, "note: this host offers no seccomp; QEMU runs without its sandbox");
-    }
+    qs_cli_tell_start(r->cli, &notes);
     if (!take_in(r, &own)) {
         g_autofree char *what = NULL;
         g_autofree char *hint = NULL;

@@ -308,11 +308,14 @@ static bool go_on(Save *s, GError *failure, GError **error)
 
 static bool save(Save *s, const char *file, GError **error)
 {
-    g_autofree char *text = qs_def_text(s->def);
+    g_autofree char *text = NULL;
     g_autoptr(GError) own = NULL;
     bool done;
     int fd;
 
+    /* This host's own affair, and unknown to an older launcher. */
+    qs_def_set(s->def, "scope", "", NULL);
+    text = qs_def_text(s->def);
     s->archive = qs_archive_new(qs_vm_name(s->vm), text);
     s->partial = qs_partial_path(file);
     if (!(opt_live ? measure_images(s, error) : check_images(s->def, error)) ||

@@ -19,6 +19,7 @@ static const struct {
     { "net", "user", "network of new VMs" },
     { "display", "none", "display of new VMs" },
     { "sandbox", "auto", "sandbox of new VMs" },
+    { "scope", "auto", "scope of systemd for new VMs, and for those that arrive" },
     { STOP_TIMEOUT, "60", "seconds that stop waits for the guest" },
 };
 

@@ -2,6 +2,7 @@
 #include "cli/network.h"
 #include "cli/out.h"
 #include "move/session.h"
+#include "vm/scope.h"
 
 #define WAIT_MS 2000
 
@@ -38,6 +39,7 @@ static void print_json(QsVm *vm, const QsVmInfo *info)
 {
     QsRelayInfo relay;
     g_autofree char *network = info->alive ? qs_network_line(vm, WAIT_MS, &relay) : NULL;
+    g_autofree char *unit = info->pid != 0 ? qs_scope_find(info->pid) : NULL;
     g_autoptr(JsonBuilder) b = json_builder_new();
     const char *key;
 
@@ -46,6 +48,9 @@ static void print_json(QsVm *vm, const QsVmInfo *info)
     qs_out_member(b, "state", info->state);
     if (info->pid != 0) {
         qs_out_member_int(b, "pid", info->pid);
+    }
+    if (unit != NULL) {
+        qs_out_member(b, "unit", unit);
     }
     qs_out_member_bool(b, "changed-since-start", info->changed);
     if (network != NULL) {
@@ -82,12 +87,16 @@ static void print_table(QsVm *vm, const QsVmInfo *info)
     g_autofree char *pid = g_strdup_printf("%d", info->pid);
     QsRelayInfo relay;
     g_autofree char *network = info->alive ? qs_network_line(vm, WAIT_MS, &relay) : NULL;
+    g_autofree char *unit = info->pid != 0 ? qs_scope_find(info->pid) : NULL;
     const char *key;
 
     row(table, "name", qs_vm_name(vm));
     row(table, "state", state);
     if (info->pid != 0) {
         row(table, "pid", pid);
+    }
+    if (unit != NULL) {
+        row(table, "unit", unit);
     }
     if (network != NULL) {
         row(table, "relay", network);

@@ -191,14 +191,12 @@ static bool finish_start(QsCli *cli, QsVm *vm, GError **error)
 /* @ret_console: -1 when nobody attaches. */
 static bool launch(QsCli *cli, QsVm *vm, int *ret_console, GError **error)
 {
-    bool no_sandbox = false;
+    g_auto(QsVmNotes) notes = { 0 };
 
-    if (!qs_vm_launch(vm, false, cli->cancellable, &no_sandbox, error)) {
+    if (!qs_vm_launch(vm, false, cli->cancellable, &notes, error)) {
         return false;
     }
-    if (no_sandbox) {
-        qs_cli_say(cli, "note: this host offers no seccomp; QEMU runs without its sandbox");
-    }
+    qs_cli_tell_start(cli, &notes);
     if (attach && (*ret_console = qs_attach_open(vm, error)) < 0) {
         return false;
     }

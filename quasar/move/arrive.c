@@ -60,6 +60,7 @@ typedef struct Arrival {
     QsDef *before; /* of a VM that left and comes back */
     char *folder;  /* NULL until it was made */
     char *aside;   /* the secret of the one that left; NULL: it had none */
+    QsVmNotes notes;
     bool launched;
     bool heard;     /* the source can still be talked with */
     bool abandoned; /* the source keeps it */
@@ -98,7 +99,8 @@ static bool disarm(Arrival *a, GError **error)
         return qs_fail(error, QS_VM_ERROR_REFUSED, NULL, "name it as it is called in QEMU's folder",
                        "firmware by a path cannot move");
     }
-    return qs_foreign_disarm(def, a->arrive->net, error);
+    return qs_foreign_disarm(def, a->arrive->net,
+                             a->before != NULL ? a->before->scope : a->arrive->scope, error);
 }
 
 static bool check_memory(const Arrival *a, GError **error)
@@ -398,7 +400,6 @@ static bool prepare(Arrival *a, GError **error)
     g_autoptr(JsonObject) message = NULL;
     g_autoptr(QsQmp) qmp = NULL;
     JsonObject *answer;
-    bool no_sandbox = false;
     gint64 port = 0;
 
     qs_job_enter(a->job, "files");
@@ -410,7 +411,7 @@ static bool prepare(Arrival *a, GError **error)
     }
     a->launched = true;
     qs_job_enter(a->job, "listen");
-    if (!qs_vm_launch(a->vm, true, a->arrive->cancellable, &no_sandbox, error) ||
+    if (!qs_vm_launch(a->vm, true, a->arrive->cancellable, &a->notes, error) ||
         (qmp = qs_vm_monitor(a->vm, QS_TALK_ANSWER_MS, NULL, error)) == NULL ||
         !listen_for(a, qmp, message, &port, error)) {
         return false;
@@ -419,7 +420,7 @@ static bool prepare(Arrival *a, GError **error)
     qs_job_enter(a->job, "prepare");
     answer = qs_talk_message("listening");
     json_object_set_int_member(answer, "port", port);
-    json_object_set_boolean_member(answer, "no-sandbox", no_sandbox);
+    json_object_set_boolean_member(answer, "no-sandbox", a->notes.no_sandbox);
     return qs_talk_send(a->lines, answer, a->arrive->cancellable, error);
 }
 
@@ -486,6 +487,7 @@ static bool keep(Arrival *a, QsQmp *qmp, GError **error)
     if (a->lines != NULL) {
         message = qs_talk_message("arrived");
         warning = network_warning(a);
+        warning = warning != NULL ? warning : g_strdup(a->notes.scope);
         if (warning != NULL) {
             json_object_set_string_member(message, "warning", warning);
         }
@@ -725,6 +727,7 @@ bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **
     qs_def_free(a.before);
     g_free(a.folder);
     g_free(a.aside);
+    qs_vm_notes_clear(&a.notes);
     return done;
 }
 

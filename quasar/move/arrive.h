@@ -10,8 +10,9 @@
 typedef struct QsArrive {
     QsStore *store;
     const char *version;
-    const char *net;  /* the network of this host; NULL: as the definition says */
-    const char *peer; /* who the source seems to be; NULL */
+    const char *net;   /* the network of this host; NULL: as the definition says */
+    const char *scope; /* what this host wants of VMs that are new to it; NULL: auto */
+    const char *peer;  /* who the source seems to be; NULL */
     GCancellable *cancellable;
 } QsArrive;
 

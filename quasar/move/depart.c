@@ -72,6 +72,8 @@ QsOffer *qs_depart_offer(const QsVm *vm, QsDef *def, GError **error)
 {
     g_autoptr(QsOffer) offer = qs_offer_new(qs_vm_name(vm), def);
 
+    /* This host's own affair, and unknown to an older launcher. */
+    qs_def_set(def, "scope", "", NULL);
     for (guint i = 0; def->image != NULL && def->image[i] != NULL; i++) {
         QsTalkDisk *disk = &offer->disks[offer->n_disks++];
 

@@ -54,6 +54,7 @@ static const struct {
     { "uuid", KIND_TEXT, AT(uuid), "a UUID" },
     { "display", KIND_WORD, AT(display), "none|std" },
     { "sandbox", KIND_WORD, AT(sandbox), "auto|on|off" },
+    { "scope", KIND_WORD, AT(scope), "auto|on|off" },
     { "moved", KIND_TEXT, AT(moved), "the host it left for; empty lets it start here again" },
 };
 
@@ -385,6 +386,7 @@ bool qs_def_complete(QsDef *def, const char *name, GError **error)
     set_default(&def->net, "user");
     set_default(&def->display, "none");
     set_default(&def->sandbox, "auto");
+    set_default(&def->scope, "auto");
     if (def->uuid == NULL) {
         def->uuid = g_uuid_string_random();
     }

@@ -37,6 +37,7 @@ typedef struct QsDef {
     char *uuid;
     char *display; /* none, std */
     char *sandbox; /* auto, on, off */
+    char *scope;   /* the same; it never leaves this host; NULL in a file of an older release */
     char *moved;   /* the host it left for, or QS_DEF_ARRIVING; it is not started here */
 } QsDef;
 

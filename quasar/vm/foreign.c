@@ -88,8 +88,10 @@ static bool take_net(QsDef *def, const char *net, GError **error)
     return true;
 }
 
-bool qs_foreign_disarm(QsDef *def, const char *net, GError **error)
+bool qs_foreign_disarm(QsDef *def, const char *net, const char *scope, GError **error)
 {
-    return qs_def_set(def, "sandbox", "auto", error) && qs_def_set(def, "moved", "", error) &&
-           take_net(def, net, error) && qs_def_check(def, error);
+    return qs_def_set(def, "sandbox", "auto", error) &&
+           qs_def_set(def, "scope", scope != NULL ? scope : "auto", error) &&
+           qs_def_set(def, "moved", "", error) && take_net(def, net, error) &&
+           qs_def_check(def, error);
 }

@@ -8,9 +8,9 @@
 /*
  * No right, socket or port of this host is taken from it: the sandbox is what this host has, and a
  * network that is a socket, or that listens for other hosts, must be replaced by @net. One on a
- * relay stays so, under its identity. With @net
- * (else NULL) its own forwards go. Files are the caller's to replace.
+ * relay stays so, under its identity. With @net (else NULL) its own forwards go. @scope is what
+ * this host wants; NULL: auto. Files are the caller's to replace.
  */
-bool qs_foreign_disarm(QsDef *def, const char *net, GError **error);
+bool qs_foreign_disarm(QsDef *def, const char *net, const char *scope, GError **error);
 
 #endif

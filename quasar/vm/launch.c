@@ -6,6 +6,7 @@
 #include "vm/args.h"
 #include "vm/pieces.h"
 #include "vm/run.h"
+#include "vm/scope.h"
 #include "vm/secret.h"
 #include "vm/vm.h"
 
@@ -26,6 +27,8 @@ typedef struct Start {
     QsProcess process;
     const QsRelay *relay; /* NULL: none, and no secret */
     const char *secret;
+    GCancellable *cancellable;
+    char *note; /* about its scope */
 } Start;
 
 static void close_ours(Start *s)
@@ -64,6 +67,39 @@ static bool prepare(Start *s, GError **error)
            (s->relay == NULL || qs_secret_arm(run, s->relay, s->secret, error));
 }
 
+/* Before it is QEMU, so that all it ever takes is the scope's. */
+static bool place(const QsProcess *process, void *opaque, GError **error)
+{
+    Start *s = opaque;
+    const char *mode = qs_vm_def(s->vm)->scope;
+    bool insist = g_strcmp0(mode, "on") == 0;
+    const QsScope scope = {
+        .vm = qs_vm_name(s->vm), .pid = process->pid, .user = geteuid() != 0, .insist = insist
+    };
+    g_autoptr(GError) own = NULL;
+
+    g_clear_pointer(&s->note, g_free);
+    if (g_strcmp0(mode, "off") == 0 || qs_scope_enter(&scope, s->cancellable, &s->note, &own)) {
+        return true;
+    }
+    if (g_error_matches(own, QS_VM_ERROR, QS_VM_ERROR_CANCELLED)) {
+        g_propagate_error(error, g_steal_pointer(&own));
+        return false;
+    }
+    if (insist) {
+        g_autofree char *hint =
+            g_strdup_printf("quasar-run set %s scope=auto starts it without", qs_vm_name(s->vm));
+
+        return qs_fail(error, own->code, "stopped", hint, "QEMU has no scope to start in: %s",
+                       own->message);
+    }
+    /* A host without systemd lacks nothing. */
+    if (own->code != QS_VM_ERROR_REFUSED) {
+        s->note = g_strdup_printf("QEMU runs without a scope of its own: %s", own->message);
+    }
+    return true;
+}
+
 static bool spawn(Start *s, bool sandbox, bool incoming, GError **error)
 {
     g_autofree char *log = qs_vm_run_file(s->vm, "log");
@@ -71,7 +107,8 @@ static bool spawn(Start *s, bool sandbox, bool incoming, GError **error)
     g_auto(GStrv) argv =
         qs_args_build(qs_vm_def(s->vm), qs_vm_name(s->vm), s->qemu, &s->sockets, sandbox, incoming);
     int fds[] = { s->alive, s->sockets.monitor, s->sockets.query, s->sockets.console };
-    bool done = qs_process_spawn(argv, fds, G_N_ELEMENTS(fds), log, record, &s->process, error);
+    bool done =
+        qs_process_spawn(argv, fds, G_N_ELEMENTS(fds), log, record, place, s, &s->process, error);
 
     close_ours(s);
     return done;
@@ -105,10 +142,10 @@ static void reap(Start *s)
     waitpid(s->process.pid, NULL, 0);
 }
 
-static bool greet(Start *s, GCancellable *cancellable, GError **error)
+static bool greet(Start *s, GError **error)
 {
     g_autoptr(GError) own = NULL;
-    g_autoptr(QsQmp) qmp = qs_vm_monitor(s->vm, START_TIMEOUT_MS, cancellable, &own);
+    g_autoptr(QsQmp) qmp = qs_vm_monitor(s->vm, START_TIMEOUT_MS, s->cancellable, &own);
     g_autofree char *log = NULL;
 
     if (qmp != NULL) {
@@ -124,11 +161,9 @@ static bool greet(Start *s, GCancellable *cancellable, GError **error)
     return qs_fail(error, QS_VM_ERROR_FAILED, "stopped", NULL, "QEMU did not start: %s", log);
 }
 
-static bool try_launch(Start *s, bool sandbox, bool incoming, GCancellable *cancellable,
-                       GError **error)
+static bool try_launch(Start *s, bool sandbox, bool incoming, GError **error)
 {
-    bool done =
-        prepare(s, error) && spawn(s, sandbox, incoming, error) && greet(s, cancellable, error);
+    bool done = prepare(s, error) && spawn(s, sandbox, incoming, error) && greet(s, error);
 
     close_ours(s);
     if (!done) {
@@ -171,16 +206,38 @@ static bool check(QsVm *vm, QsRelay *relay, char **ret_secret, GError **error)
     return *ret_secret != NULL && qs_def_parse_relay(def->net, relay, error);
 }
 
-bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_no_sandbox,
+/* A first try without success may be followed by one without the sandbox. */
+static bool launch(Start *s, bool incoming, bool *ret_no_sandbox, GError **error)
+{
+    const char *mode = qs_vm_def(s->vm)->sandbox;
+    g_autoptr(GError) own = NULL;
+
+    *ret_no_sandbox = false;
+    if (try_launch(s, !g_str_equal(mode, "off"), incoming, &own)) {
+        return true;
+    }
+    if (g_str_equal(mode, "auto") && is_about_sandbox(own)) {
+        *ret_no_sandbox = true;
+        return try_launch(s, false, incoming, error);
+    }
+    g_propagate_error(error, g_steal_pointer(&own));
+    return false;
+}
+
+void qs_vm_notes_clear(QsVmNotes *notes)
+{
+    g_clear_pointer(&notes->scope, g_free);
+}
+
+bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, QsVmNotes *ret_notes,
                   GError **error)
 {
     const QsDef *def = qs_vm_def(vm);
-    Start s = { .vm = vm, .alive = -1, .sockets = { -1, -1, -1 } };
+    Start s = { .vm = vm, .alive = -1, .sockets = { -1, -1, -1 }, .cancellable = cancellable };
     g_autofree char *qemu = NULL;
     g_autofree char *secret = NULL;
     QsRelay relay;
-    g_autoptr(GError) own = NULL;
-    bool sandbox = !g_str_equal(def->sandbox, "off");
+    bool no_sandbox, done;
 
     if (qs_vm_is_alive(vm)) {
         return qs_fail(error, QS_VM_ERROR_RUNS_HERE, "it runs here", NULL, "\"%s\" runs already",
@@ -203,16 +260,12 @@ bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_
     s.qemu = qemu;
     s.secret = secret;
     s.relay = secret != NULL ? &relay : NULL;
-    *ret_no_sandbox = false;
-    if (try_launch(&s, sandbox, incoming, cancellable, &own)) {
-        return true;
+    done = launch(&s, incoming, &no_sandbox, error);
+    if (done) {
+        *ret_notes = (QsVmNotes){ no_sandbox, g_steal_pointer(&s.note) };
     }
-    if (g_str_equal(def->sandbox, "auto") && is_about_sandbox(own)) {
-        *ret_no_sandbox = true;
-        return try_launch(&s, false, incoming, cancellable, error);
-    }
-    g_propagate_error(error, g_steal_pointer(&own));
-    return false;
+    g_free(s.note);
+    return done;
 }
 
 /* The codes tell where the VM is, so it is looked at. */

@@ -194,12 +194,13 @@ static void run_child(char **argv, const int *fds, guint n_fds, int null, int lo
     _exit(127);
 }
 
-static bool record_and_go(gint pid, int go, const char *record, QsProcess *ret_process,
-                          GError **error)
+static bool record_and_go(gint pid, int go, const char *record, QsProcessReady ready, void *opaque,
+                          QsProcess *ret_process, GError **error)
 {
     QsProcess process;
 
-    if (!qs_process_read(pid, &process, error) || !qs_process_save(&process, record, error)) {
+    if (!qs_process_read(pid, &process, error) || !qs_process_save(&process, record, error) ||
+        (ready != NULL && !ready(&process, opaque, error))) {
         return false;
     }
     if (write(go, "g", 1) != 1) {
@@ -210,7 +211,7 @@ static bool record_and_go(gint pid, int go, const char *record, QsProcess *ret_p
 }
 
 bool qs_process_spawn(char **argv, const int *fds, guint n_fds, const char *log, const char *record,
-                      QsProcess *ret_process, GError **error)
+                      QsProcessReady ready, void *opaque, QsProcess *ret_process, GError **error)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     int log_fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
@@ -232,7 +233,7 @@ bool qs_process_spawn(char **argv, const int *fds, guint n_fds, const char *log,
         if (pid < 0) {
             qs_fail_errno(error, errno, "cannot start a process");
         } else {
-            done = record_and_go(pid, go[1], record, ret_process, error);
+            done = record_and_go(pid, go[1], record, ready, opaque, ret_process, error);
         }
     }
     for (guint i = 0; i < 2; i++) {

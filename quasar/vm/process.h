@@ -32,11 +32,15 @@ int qs_process_pin(const QsProcess *process);
 bool qs_process_wait(int pidfd, gint64 deadline, GCancellable *cancellable, GError **error);
 bool qs_process_signal(int pidfd, int number);
 
+/* What is done with a process before it runs its program; when that fails, it never does. */
+typedef bool (*QsProcessReady)(const QsProcess *process, void *opaque, GError **error);
+
 /*
  * Starts @argv, which begins with an absolute path, in a session of its own: nothing to read, both
  * outputs to @log, in the root folder, and of all open files those in @fds. Recorded at @record.
+ * @ready may be NULL.
  */
 bool qs_process_spawn(char **argv, const int *fds, guint n_fds, const char *log, const char *record,
-                      QsProcess *ret_process, GError **error);
+                      QsProcessReady ready, void *opaque, QsProcess *ret_process, GError **error);
 
 #endif

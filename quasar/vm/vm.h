@@ -30,6 +30,15 @@ typedef struct QsVmInfo {
     bool changed;      /* the definition is no longer that it was started with */
 } QsVmInfo;
 
+/* Of a start, what a person should know. */
+typedef struct QsVmNotes {
+    bool no_sandbox; /* it was left away, in mode auto */
+    char *scope;     /* what comes of the scope it has, or has not; NULL: nothing unexpected */
+} QsVmNotes;
+
+void qs_vm_notes_clear(QsVmNotes *notes);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(QsVmNotes, qs_vm_notes_clear)
+
 /* The VM must be defined. */
 QsVm *qs_vm_open(QsStore *store, const char *name, GError **error);
 /* Not defined, perhaps: to make it, or to sweep up after it. */
@@ -77,10 +86,9 @@ bool qs_vm_tell(QsVm *vm, QsQmp *qmp, char **ret_state);
 QsDef *qs_vm_live_def(const QsVm *vm);
 
 /*
- * Needs the lock. The guest waits for qs_vm_continue(), or, with @incoming, for its state. The
- * sandbox was left away, in mode auto, when @ret_no_sandbox says so.
+ * Needs the lock. The guest waits for qs_vm_continue(), or, with @incoming, for its state.
  */
-bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, bool *ret_no_sandbox,
+bool qs_vm_launch(QsVm *vm, bool incoming, GCancellable *cancellable, QsVmNotes *ret_notes,
                   GError **error);
 /* When the guest does not go on, the error says where the VM is. */
 bool qs_vm_continue(QsVm *vm, GCancellable *cancellable, GError **error);

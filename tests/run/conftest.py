@@ -29,7 +29,7 @@ TOP = Path(__file__).resolve().parents[2]
 PROGRAM = os.environ.get("QUASAR_RUN") or str(TOP / "build" / "quasar" / "cli" / "quasar-run")
 TIMEOUT = 60
 # Nothing of the person who runs the tests may reach them.
-FOREIGN = ("NO_COLOR", "QUASAR_", "XDG_")
+FOREIGN = ("NO_COLOR", "QUASAR_", "XDG_", "DBUS_")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -170,7 +170,7 @@ static void begin(World *w, const Case *c, int *ret_listeners)
     listen_at(w, 1, "query", &ret_listeners[1]);
     /* Or the child would hold it until it runs its program. */
     g_clear_pointer(&vm, qs_vm_free);
-    g_assert_true(qs_process_spawn((char **)argv, &w->alive, 1, log, record, &w->process, NULL));
+    g_assert_true(qs_process_spawn((char **)argv, &w->alive, 1, log, record, NULL, NULL, &w->process, NULL));
     close(w->alive);
 }
 
@@ -200,14 +200,14 @@ static bool operate(QsVm *vm, const Case *c, GError **error)
 {
     /* Only who does not obey is waited for to the end. */
     guint patience = c->ends_at != NULL ? 60 : 1;
-    bool no_sandbox;
+    g_auto(QsVmNotes) notes = { 0 };
 
     switch (c->operation) {
     case CONTINUE: return qs_vm_continue(vm, NULL, error);
     case POWER_OFF: return qs_vm_power_off(vm, patience, NULL, error);
     case KILL: return qs_vm_kill(vm, error);
     case DELETE: return qs_vm_delete(vm, error);
-    case LAUNCH: return qs_vm_launch(vm, false, NULL, &no_sandbox, error);
+    case LAUNCH: return qs_vm_launch(vm, false, NULL, &notes, error);
     default: return true;
     }
 }
