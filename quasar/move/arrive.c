@@ -520,16 +520,15 @@ static bool give_up(Arrival *a, const char *why, GError **error)
 }
 
 /* One look at the source's words. */
-static void hear(Arrival *a)
+static void hear(Arrival *a, guint wait_ms)
 {
     g_autoptr(GError) own = NULL;
     g_autoptr(JsonObject) message = NULL;
 
     if (!a->heard) {
-        g_usleep(LOOK_MS * 1000);
         return;
     }
-    message = qs_talk_receive(a->lines, LOOK_MS, a->arrive->cancellable, &own);
+    message = qs_talk_receive(a->lines, wait_ms, a->arrive->cancellable, &own);
     if (message != NULL && g_str_equal(qs_talk_says(message), "abandon")) {
         a->abandoned = true;
     } else if (message != NULL && g_str_equal(qs_talk_says(message), "ended") && a->ended == 0) {
@@ -571,7 +570,7 @@ static bool end_alone(Arrival *a, GError **error)
     gint64 until = g_get_monotonic_time() + ALONE_US;
 
     while (a->heard && !a->abandoned && a->ended == 0 && g_get_monotonic_time() < until) {
-        hear(a);
+        hear(a, LOOK_MS);
     }
     if (a->abandoned) {
         return give_up(a, "QEMU ended on the other host", error);
@@ -616,7 +615,9 @@ static bool watch(Arrival *a, GError **error)
             g_clear_pointer(&qmp, qs_qmp_free);
             return give_up(a, *info.reason != '\0' ? info.reason : "the source gave it up", error);
         }
-        hear(a);
+        /* Its arrival is not waited for a moment longer than QEMU takes to tell. */
+        qs_move_wait(qmp, LOOK_MS);
+        hear(a, 1);
     }
 }
 

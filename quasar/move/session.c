@@ -18,6 +18,20 @@
 /* QEMU's name for it. */
 #define KEY_FILE "keys.psk"
 #define NO_LIMIT (G_GINT64_CONSTANT(1) << 40)
+#define GROUP_FILE "dh-params.pem"
+
+/*
+ * The group ffdhe2048 of RFC 7919. A QEMU that listens looks for a group where the key is, and
+ * makes one of its own when there is none, which takes it seconds.
+ */
+static const char group[] = "-----BEGIN DH PARAMETERS-----\n"
+                            "MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz\n"
+                            "+8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a\n"
+                            "87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7\n"
+                            "YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi\n"
+                            "7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD\n"
+                            "ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==\n"
+                            "-----END DH PARAMETERS-----\n";
 
 char *qs_move_key_new(GError **error)
 {
@@ -53,10 +67,13 @@ bool qs_move_execute(QsQmp *qmp, const char *command, JsonObject *arguments, GEr
 bool qs_move_secure(QsVm *vm, QsQmp *qmp, const char *key, bool listens, GError **error)
 {
     g_autofree char *path = qs_vm_run_file(vm, KEY_FILE);
+    g_autofree char *group_path = qs_vm_run_file(vm, GROUP_FILE);
     g_autofree char *text = g_strdup_printf("%s:%s\n", USER, key);
     JsonObject *object, *parameters;
 
-    if (!g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, error)) {
+    if (!g_file_set_contents_full(path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, error) ||
+        (listens && !g_file_set_contents_full(group_path, group, -1, G_FILE_SET_CONTENTS_CONSISTENT,
+                                              0600, error))) {
         return false;
     }
     object = json_object_new();
@@ -100,8 +117,10 @@ bool qs_move_limit(QsQmp *qmp, const QsMoveLimits *limits, GError **error)
 void qs_move_drop_key(QsVm *vm)
 {
     g_autofree char *path = qs_vm_run_file(vm, KEY_FILE);
+    g_autofree char *group_path = qs_vm_run_file(vm, GROUP_FILE);
 
     g_unlink(path);
+    g_unlink(group_path);
     qs_stream_withdraw(vm);
 }
 
