@@ -26,8 +26,8 @@ static gint start(const char *script, QsProcess *ret_process, int fd)
     g_autofree char *record = in_folder("process");
     g_autoptr(GError) error = NULL;
 
-    g_assert_true(
-        qs_process_spawn((char **)argv, &fd, fd < 0 ? 0 : 1, log, record, NULL, NULL, ret_process, &error));
+    g_assert_true(qs_process_spawn((char **)argv, &fd, fd < 0 ? 0 : 1, log, record, NULL, NULL,
+                                   ret_process, &error));
     g_assert_no_error(error);
     return ret_process->pid;
 }
@@ -147,7 +147,8 @@ static void test_missing_program(void)
     g_autofree char *text = NULL;
     QsProcess process;
 
-    g_assert_true(qs_process_spawn((char **)argv, NULL, 0, log, record, NULL, NULL, &process, NULL));
+    g_assert_true(
+        qs_process_spawn((char **)argv, NULL, 0, log, record, NULL, NULL, &process, NULL));
     waitpid(process.pid, NULL, 0);
     g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
     g_assert_nonnull(strstr(text, "cannot be run: No such file"));

@@ -170,7 +170,8 @@ static void begin(World *w, const Case *c, int *ret_listeners)
     listen_at(w, 1, "query", &ret_listeners[1]);
     /* Or the child would hold it until it runs its program. */
     g_clear_pointer(&vm, qs_vm_free);
-    g_assert_true(qs_process_spawn((char **)argv, &w->alive, 1, log, record, NULL, NULL, &w->process, NULL));
+    g_assert_true(
+        qs_process_spawn((char **)argv, &w->alive, 1, log, record, NULL, NULL, &w->process, NULL));
     close(w->alive);
 }
 
