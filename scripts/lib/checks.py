@@ -21,6 +21,7 @@ import own
 import say
 import style
 import upstream
+import upstreamtests
 from say import Failure, note, step
 from tally import Tally
 
@@ -29,6 +30,7 @@ RESULTS = TOP / "build" / "check"
 GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
 FAULTS = "tests/vm/test_faults.py"
 SPEEDS = "tests/relay/test_far.py"      # compares throughputs: nothing else may run beside it
+OVERHEAD = "tests/run/test_overhead.py"        # nor these
 BENCH_PAGE = "tests/bench/test_page.py"
 RELAY_BENCH = "tests/relay-bench/test_netbench.py"
 RELAY_BENCH_PAGE = "tests/relay-bench/test_netpage.py"
@@ -163,8 +165,9 @@ def check_run(run: Run) -> None:
     own.setup(host.kind, build, ["-Dqemu=false", "-Dtests=false", "-Dlauncher=enabled"])
     say.run(["ninja", "-C", build], env=meson.build_environment(TOP), what="building the launcher",
             log=TOP / "build" / "run.log")
-    _pytest(run, "run", "tests/run", *_side_by_side(3),
-            QUASAR_RUN=str(build / "quasar/cli/quasar-run"))
+    program = str(build / "quasar/cli/quasar-run")
+    _pytest(run, "run", "tests/run", f"--ignore={OVERHEAD}", *_side_by_side(3), QUASAR_RUN=program)
+    _pytest(run, "run-overhead", OVERHEAD, QUASAR_RUN=program)
 
 
 def check_vm(run: Run) -> None:
@@ -219,6 +222,11 @@ def check_debian(run: Run) -> None:
             f"--table={RESULTS / 'debian.txt'}", *(["--quick"] if run.quick else []))
 
 
+def check_upstream(run: Run) -> None:
+    """QEMU's own tests; they run on this machine's architecture alone."""
+    upstreamtests.check(run.tally, run.quick, RESULTS)
+
+
 SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "style": (check_style, "formatting, lint, patch headers, licences"),
     "unit": (check_unit, "unit tests: native, sanitized, on each foreign host"),
@@ -232,8 +240,9 @@ SUITES: dict[str, tuple[Callable[[Run], None], str]] = {
     "relay-bench": (check_relay_bench,
                     "the relay beside its peers, on a quiet machine: only when it is named"),
     "debian": (check_debian, "a whole system under load, and cut links: only when it is named"),
+    "upstream": (check_upstream, "QEMU's own tests, beside stock QEMU: only when it is named"),
 }
-ASKED_FOR = ("bench", "relay-bench", "debian")     # not part of a whole check
+ASKED_FOR = ("bench", "relay-bench", "debian", "upstream")    # not part of a whole check
 
 
 def _options() -> argparse.Namespace:
