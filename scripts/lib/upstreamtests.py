@@ -42,6 +42,7 @@ REVIEWED = upstream.TOP / "tests" / "upstream" / "differences"
 UNIT = ("test-vmstate", "test-xbzrle")
 MOVES = "migration-test"
 IOTESTS = "iotests"
+FORMATS = ("qcow2", "raw")          # one iotest of migration is for raw images alone
 # What the programs need to be built; the rest of the configuration is qemubuild's.
 FEATURES = "system tcg tools fdt=system pixman gnutls zstd".split()
 # The data of the tests: their scripts find each other by these paths.
@@ -49,7 +50,7 @@ DATA = ("tests/qemu-iotests", "python/qemu", "scripts/analyze-migration.py")
 ENDS = {"stock": ("stock", "stock"), "fork": ("fork", "fork"),
         "stock-fork": ("stock", "fork"), "fork-stock": ("fork", "stock")}
 CASE_SECONDS = 240
-RESULT = re.compile(r"^(not ok|ok) (?:\d+ )?(.*?)(?:\s+# (SKIP|TODO)\s?(.*))?$", re.M)
+RESULT = re.compile(r"^(not ok|ok) (?:\d+ )?(.*?)(?: - (.*?))?(?:\s+# (SKIP)\b(.*))?$", re.M)
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ def read_reviews(path: Path = REVIEWED) -> list[Review]:
 def read_tap(text: str) -> dict[str, Outcome]:
     """The cases of a TAP stream by name; what the program says beside them is left out."""
     found = {}
-    for verdict, name, mark, reason in RESULT.findall(text):
+    for verdict, name, remark, mark, reason in RESULT.findall(text):
         word = "fail" if verdict == "not ok" else "skip" if mark else "pass"
-        found[name.strip()] = Outcome(word, reason.strip())
+        found[name.strip()] = Outcome(word, (reason if mark else remark).strip())
     return found
 
 
@@ -136,11 +137,15 @@ def programs(variant: str) -> Path:
 
 
 def _run(argv: list, environment: dict[str, str], folder: Path) -> tuple[str, str]:
-    """Run a test in a process group of its own; return its output and how it ended, if badly."""
+    """Run a test in a process group of its own; return its output and how it ended, if badly.
+
+    setpriv ends it with us, and QEMU's test library ends its QEMUs with it.
+    """
     def begin() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
-    with subprocess.Popen([str(a) for a in argv], cwd=folder, env={**os.environ, **environment},
+    words = ["setpriv", "--pdeathsig", "KILL", "--", *(str(a) for a in argv)]
+    with subprocess.Popen(words, cwd=folder, env={**os.environ, **environment},
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=begin,
                           text=True, errors="replace") as process:
@@ -213,11 +218,12 @@ def moves(guest: str, places: dict[str, Path], full: bool, logs: Path) -> Compar
     """migration-test; between the two builds only what `make check` would run."""
     base = programs("stock")
     qemu = {who: place / f"qemu-system-{guest}" for who, place in places.items()}
-    short = _listed(base, qemu["stock"], False)
-    every = _listed(base, qemu["stock"], True) if full else short
+    short, every = (_listed(base, qemu["stock"], all_of_them) for all_of_them in (False, True))
+    chosen = every if full else short
 
     def case(column: str, name: str) -> Outcome:
         source, target = ENDS[column]
+        # -p also takes the cases below a name, and this one may have some
         below = [word for other in every if other.startswith(f"{name}/") for word in ("-s", other)]
         environment = {"PYTHON": meson.PYTHON, "QTEST_QEMU_BINARY": str(qemu[target])}
         if source != target:
@@ -227,13 +233,13 @@ def moves(guest: str, places: dict[str, Path], full: bool, logs: Path) -> Compar
                     logs / f"{MOVES}-{column}{name.replace('/', '_')}.log")
 
     comparison = Comparison(MOVES, guest)
-    measure(comparison, {"stock": every, "fork": every, "stock-fork": short, "fork-stock": short},
-            case)
+    measure(comparison, {"stock": chosen, "fork": chosen, "stock-fork": short,
+                         "fork-stock": short}, case)
     return comparison
 
 
 def iotests_of_migration(folder: Path) -> list[str]:
-    """Every iotest whose text speaks of migration, by the name its runner prints."""
+    """Every iotest whose text speaks of migration."""
     found = []
     for file in sorted([*folder.glob("[0-9][0-9][0-9]"), *(folder / "tests").glob("*")]):
         if file.is_file() and "." not in file.name:
@@ -250,15 +256,15 @@ def iotests(places: dict[str, Path], logs: Path) -> Comparison:
     folder = base / "tests" / "qemu-iotests"
 
     def case(column: str, name: str) -> Outcome:
-        place = places[column]
+        place, (form, test) = places[column], name.split("/")
         environment = {f"{tool}_PROG": str(place / program) for tool, program in (
             ("QEMU", "qemu-system-x86_64"), ("QEMU_IMG", "qemu-img"), ("QEMU_IO", "qemu-io"),
             ("QEMU_NBD", "qemu-nbd"), ("QSD", "qemu-storage-daemon"))}
         return _one([meson.PYTHON, folder / "check", "--source-dir", folder, "--build-dir", folder,
-                     "-tap", "-qcow2", name], environment, logs, f"qcow2 {name}",
-                    logs / f"{IOTESTS}-{column}-{name}.log")
+                     "-tap", f"-{form}", test], environment, logs, f"{form} {test}",
+                    logs / f"{IOTESTS}-{column}-{form}-{test}.log")
 
-    names = iotests_of_migration(folder)
+    names = [f"{form}/{test}" for form in FORMATS for test in iotests_of_migration(folder)]
     comparison = Comparison(IOTESTS, "x86_64")
     measure(comparison, {"stock": names, "fork": names}, case)
     return comparison
