@@ -313,7 +313,8 @@ def judge(comparison: Comparison, reviews: list[Review], tally: Tally) -> list[R
             elif now.word == "pass":
                 tally.record(name, None)
             else:
-                tally.skip(name, f"{now.word} with stock as well: {now.detail or before.detail}")
+                tally.skip(name, f"{now.word} with stock as well: "
+                           f"{now.detail or before.detail or 'no reason is given'}")
     return met
 
 
