@@ -64,6 +64,7 @@ typedef struct Arrival {
     bool launched;
     bool heard;     /* the source can still be talked with */
     bool abandoned; /* the source keeps it */
+    bool told;      /* and knows that nothing is left here */
     gint64 ended;   /* when the source said that its QEMU has; 0 */
 } Arrival;
 
@@ -464,11 +465,9 @@ static char *network_warning(Arrival *a)
     return g_strdup_printf("%s" QS_FAIL_HINT "%s", words, hint);
 }
 
-static void say(Arrival *a, const char *word)
+static bool say(Arrival *a, const char *word)
 {
-    if (a->lines != NULL) {
-        qs_talk_send(a->lines, qs_talk_message(word), NULL, NULL);
-    }
+    return a->lines != NULL && qs_talk_send(a->lines, qs_talk_message(word), NULL, NULL);
 }
 
 static bool keep(Arrival *a, QsQmp *qmp, GError **error)
@@ -510,9 +509,8 @@ static bool give_up(Arrival *a, const char *why, GError **error)
 {
     bool gone = undo(a);
 
-    if (gone) {
-        say(a, "removed");
-    }
+    /* Who gave it up knows why, and does not wait for more than this word. */
+    a->told = gone && say(a, "removed") && a->abandoned;
     return qs_fail(error, QS_VM_ERROR_FAILED,
                    gone ? "at the source; nothing of it is left here"
                         : "at the source; its copy here does not end",
@@ -715,7 +713,7 @@ bool qs_arrive(const QsArrive *arrive, QsLines *lines, bool *ret_told, GError **
     bool done = arrive_whole(&a, &own);
 
     if (!done) {
-        *ret_told = qs_talk_refuse(lines, own);
+        *ret_told = qs_talk_refuse(lines, own) || a.told;
     }
     qs_job_end(a.job, own, "it is here");
     if (!done) {

@@ -7,10 +7,14 @@ may not be.
 """
 
 import contextlib
+import fcntl
 import json
 import shlex
 import signal
+import struct
 import subprocess
+import termios
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from deadlines import Deadline
 
 LISTENS = {"query-migrate": {"socket-address": [{"type": "inet", "port": "40009"}]},
            "query-status": {"status": "inmigrate"}}
+PAGE = 4096                 # of a pipe
 
 
 def session(where: str, stage: str, received: int = 0) -> dict[str, Any]:
@@ -132,6 +137,26 @@ def test_the_source_keeps_it(fake: Fake, receiver: Receiver, where: str, stage: 
     receiver.say({"say": "abandon"})
     assert receiver.hear()["say"] == "removed"
     receiver.end(1)
+    nothing_left(fake)
+
+
+def test_the_source_does_not_wait_for_reasons(fake: Fake, receiver: Receiver) -> None:
+    """It gave the move up and tells why; it is gone with the word that nothing is left."""
+    out = receiver.process.stdout
+    assert out and receiver.process.stdin and receiver.process.stderr
+    receiver.tell("peer", "rounds", 1000)
+    with open(f"/proc/self/fd/{out.fileno()}", "wb", buffering=0) as pipe:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 2 * PAGE)
+        pipe.write(bytes(PAGE))         # so that one word goes in and then no more
+        receiver.say({"say": "abandon"})
+        deadline = Deadline(30, "the word")
+        while struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0] == PAGE:
+            deadline.left()
+            time.sleep(0.01)
+    out.close()
+    errors = receiver.process.stderr.read()
+    assert receiver.process.wait(30) == 1
+    assert "error:" not in errors
     nothing_left(fake)
 
 
