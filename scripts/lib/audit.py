@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,8 +173,20 @@ def newest(machines: list[str]) -> list[str]:
     return [name for name in families.values() if name != "none"]
 
 
-def run(guest: str, command: Command, quick: bool = False) -> Result:
-    """Audit one guest architecture; QUICK: all device types, but only the main machines."""
+def devices_of(guest: str, command: Command) -> set[str]:
+    """Name the devices that are tried for one guest architecture."""
+    qemu = Qemu(guest, command)
+    return {name for machine in MACHINES[guest] for name in qemu.names(machine)
+            if not name.endswith("-cpu")}
+
+
+def run(guest: str, command: Command, quick: bool = False,
+        known: Set[str] = frozenset()) -> Result:
+    """Audit one guest architecture.
+
+    QUICK: all device types, but only the main machines are made, and no device.  KNOWN: devices
+    not to be made, for they were with another guest.
+    """
     qemu, result = Qemu(guest, command), Result(guest)
     types, why = qemu.ask("-machine", "none", types=True)
     if types is None:
@@ -189,9 +201,7 @@ def run(guest: str, command: Command, quick: bool = False) -> Result:
             else:
                 result.machines += 1
                 result.take(f"machine {name}", findings)
-        devices = [] if quick else [name for name in sorted(
-            {name for machine in MACHINES[guest] for name in qemu.names(machine)})
-            if not name.endswith("-cpu")]
+        devices = [] if quick else sorted(devices_of(guest, command) - known)
         for where, findings in pool.map(qemu.try_device, devices):
             if findings is None:
                 result.not_started.append(where)
