@@ -8,9 +8,11 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import arches
@@ -48,7 +50,7 @@ class Run:
     tally: Tally
 
 
-def _side_by_side(processes: int, share: str = "loadfile") -> list[str]:
+def _processes(processes: int, share: str = "loadfile") -> list[str]:
     """Let processes share a suite whose tests wait much of their time, file by file or freely."""
     if not importlib.util.find_spec("xdist"):
         return []
@@ -74,29 +76,60 @@ def _pytest(run: Run, name: str, *arguments: str, **more: str) -> None:
         run.tally.failed.append(f"{name}: pytest ended with status {status}")
 
 
-def _meson_test(run: Run, name: str, arch: arches.Arch, options: list[str]) -> None:
+def side_by_side(jobs: list[Callable[[], Tally]]) -> list[Tally]:
+    """Do jobs two at a time, for each leaves a processor idle now and then.
+
+    The threads are daemons: whoever interrupts us need not wait for them, and the kernel ends what
+    they started.
+    """
+    left, done = list(jobs), []
+    failures: list[Exception] = []
+
+    def work() -> None:
+        while not failures:
+            try:
+                job = left.pop(0)
+            except IndexError:
+                return
+            try:
+                done.append(job())
+            except Exception as failure:
+                failures.append(failure)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return done
+
+
+def _meson_test(name: str, arch: arches.Arch, options: list[str]) -> Tally:
     """Build our own code for a host and run its unit tests there."""
+    tally = Tally()
     build = TOP / "build" / name
     shutil.rmtree(build, ignore_errors=True)
     relay = "enabled" if arch.debian else "disabled"
     if not arch.debian:
-        run.tally.skip(f"{name}: the relay and the launcher",
-                       f"the libraries they need are not built for {arch.name}")
+        tally.skip(f"{name}: the relay and the launcher",
+                   f"the libraries they need are not built for {arch.name}")
     own.setup(arch, build, ["-Dqemu=false", f"-Drelay={relay}", *options])
     environment = meson.build_environment(TOP) | {
         "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0", "UBSAN_OPTIONS":
         "halt_on_error=1:print_stacktrace=1", "G_SLICE": "always-malloc"}
     log = TOP / "build" / f"{name}.log"
     say.run(["ninja", "-C", build], env=environment, log=log, what=f"building {name}")
-    slow = "1" if arch.native else "8"
-    before = len(run.tally.failed)
-    done = subprocess.run([meson.command(), "test", "-C", str(build), "--no-rebuild", "-q",
-                           "--no-suite", "relay", "--timeout-multiplier", slow,
-                           "--print-errorlogs"], env=environment, stdin=subprocess.DEVNULL,
+    slow = "2" if arch.native else "8"
+    done = subprocess.run([*say.ENDS_WITH_US, meson.command(), "test", "-C", str(build),
+                           "--no-rebuild", "-q", "--no-suite", "relay", "--timeout-multiplier",
+                           slow, "--print-errorlogs"], env=environment, stdin=subprocess.DEVNULL,
                           check=False)
-    run.tally.read_junit(build / "meson-logs" / "testlog.junit.xml", name)
-    if done.returncode and len(run.tally.failed) == before:
-        run.tally.failed.append(f"{name}: meson test ended with status {done.returncode}")
+    tally.read_junit(build / "meson-logs" / "testlog.junit.xml", name)
+    if done.returncode and not tally.failed:
+        tally.failed.append(f"{name}: meson test ended with status {done.returncode}")
+    return tally
 
 
 def check_style(run: Run) -> None:
@@ -106,14 +139,15 @@ def check_style(run: Run) -> None:
 def check_unit(run: Run) -> None:
     """Unit tests natively, under the sanitizers, and on every other host."""
     native = arches.find("x86_64")
-    _meson_test(run, "unit-x86_64", native, [])
-    _meson_test(run, "unit-sanitized", native,
-                ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzz=true"])
-    for name in run.hosts:
-        arch = arches.find(name)
-        if arch.native or run.quick:
-            continue
-        _meson_test(run, f"unit-{name}", arch, [])
+    sanitized = ["-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzz=true"]
+    jobs = [partial(_meson_test, "unit-x86_64", native, []),
+            partial(_meson_test, "unit-sanitized", native, sanitized)]
+    for arch in [] if run.quick else map(arches.find, run.hosts):
+        if not arch.native:
+            own.cross_file(arch)        # what all of them need is made before they need it
+            jobs.append(partial(_meson_test, f"unit-{arch.name}", arch, []))
+    for tally in side_by_side(jobs):
+        run.tally.add(tally)
 
 
 def check_scripts(run: Run) -> None:
@@ -152,7 +186,7 @@ def check_relay(run: Run) -> None:
                 "QUASAR_RELAY_TLS_PIPE": build / "tests/relay/tls-pipe",
                 "QUASAR_TEST_QEMU": host.bin() / "qemu-system-x86_64"}
     environment = {name: str(path) for name, path in programs.items()}
-    _pytest(run, "relay", "tests/relay", f"--ignore={SPEEDS}", *_side_by_side(3), **environment)
+    _pytest(run, "relay", "tests/relay", f"--ignore={SPEEDS}", *_processes(3), **environment)
     _pytest(run, "relay-far", SPEEDS, **environment)
 
 
@@ -166,13 +200,13 @@ def check_run(run: Run) -> None:
     say.run(["ninja", "-C", build], env=meson.build_environment(TOP), what="building the launcher",
             log=TOP / "build" / "run.log")
     program = str(build / "quasar/cli/quasar-run")
-    _pytest(run, "run", "tests/run", f"--ignore={OVERHEAD}", *_side_by_side(3), QUASAR_RUN=program)
+    _pytest(run, "run", "tests/run", f"--ignore={OVERHEAD}", *_processes(5), QUASAR_RUN=program)
     _pytest(run, "run-overhead", OVERHEAD, QUASAR_RUN=program)
 
 
 def check_vm(run: Run) -> None:
     build_hosts(run)
-    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_side_by_side(2, "load"),
+    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_processes(3, "load"),
             f"--hosts={','.join(run.hosts)}", f"--table={RESULTS / 'vm-table.txt'}",
             *(["--quick"] if run.quick else []))
 
@@ -180,7 +214,7 @@ def check_vm(run: Run) -> None:
 def check_fault(run: Run) -> None:
     """Every fault in every stage of a session; a host of one kind is enough for that."""
     hosts.Host("x86_64").build(GUESTS_ON["x86_64"])
-    _pytest(run, "fault", FAULTS, *_side_by_side(3, "load"), "--hosts=x86_64",
+    _pytest(run, "fault", FAULTS, *_processes(3, "load"), "--hosts=x86_64",
             *(["--quick"] if run.quick else []))
 
 
@@ -291,4 +325,5 @@ def _run(run: Run, options: argparse.Namespace) -> int:
     return run.tally.report()
 
 
-say.main(main)
+if __name__ == "__main__":
+    say.main(main)

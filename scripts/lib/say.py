@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 PROGRESS_SECONDS = 60
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
 NOT_FOUND = 127         # what setpriv answers for a program that is not there
 
 _began = time.monotonic()
@@ -75,8 +76,7 @@ def run(argv: list, *, log: Path, what: str, cwd: Path | None = None,
         out.write(f"\n$ {' '.join(words)}\n".encode())
         out.flush()
         try:
-            ends_with_us = ["setpriv", "--pdeathsig", "TERM", "--"]
-            with subprocess.Popen([*ends_with_us, *words], cwd=cwd, env=env, stdout=out,
+            with subprocess.Popen([*ENDS_WITH_US, *words], cwd=cwd, env=env, stdout=out,
                                   stderr=out, stdin=subprocess.DEVNULL) as process:
                 status = _watch(process, log)
         except FileNotFoundError as missing:

@@ -26,6 +26,11 @@ class Tally:
     def skip(self, name: str, reason: str) -> None:
         self.skipped.append((name, reason))
 
+    def add(self, other: "Tally") -> None:
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+
     def read_junit(self, path: Path, prefix: str) -> None:
         """Count the cases of a JUnit file; a file without a case is a failure."""
         try:
