@@ -22,6 +22,7 @@ from places import Place
 from relaylib import wait_for
 
 SECRET = "0123456789abcdef" * 4
+PHASES = ["prepare", "bulk", "rounds", "stop", "commit"]
 
 
 @pytest.fixture
@@ -281,6 +282,32 @@ def test_a_move_given_up(web: Launcher, there: Launcher, gateway: Gateway, rsh: 
     talker.end()
     assert web.state("web")["relay"] == {"state": "attached", "epoch": 1}
     assert left_files(there) == []
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_relay_is_killed(web: Launcher, there: Launcher, gateway: Gateway, rsh: Path,
+                             phase: str) -> None:
+    """The move does not need it; it says what is missing, and connections wait for the next one."""
+    gateway.relay.settings["listen-tls"] = "{}:{}".format(*gateway.relay.where("tls"))
+    talker = Talker(gateway)
+    mover = web.start("migrate", "web", "127.0.0.1", "--rsh", rsh, "--remove", "--bandwidth", "40M",
+                      "--progress", "json", *ANY_PAUSE)
+    later = [*PHASES[PHASES.index(phase):], "done"]     # a short one may not be told
+    assert any(json.loads(line)["phase"] in later for line in mover.stdout)
+    gateway.relay.kill()
+    errors = mover.communicate(timeout=120)[1].decode()
+    assert mover.returncode == 0, errors
+    assert errors.splitlines()[-1] == "web is at 127.0.0.1"
+    if phase != "commit":       # then it may have taken the guest over before
+        assert "warning: it is there, and the relay" in errors
+        assert there.state("web")["relay"]["state"] in ("waiting", "connecting")
+    assert there.state("web")["state"] == "running"
+    gateway.relay.start()
+    wait_for(lambda: there.state("web")["relay"]["state"] == "attached", 60)
+    # An answer that was lost with the relay is asked for anew, with a higher number.
+    assert there.state("web")["relay"]["epoch"] in ((2, 3) if phase == "commit" else (2,))
+    talker.wait_more()
+    talker.end()
 
 
 def test_what_was_there_stays_when_it_does_not_come_back(
