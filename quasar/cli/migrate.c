@@ -13,7 +13,7 @@
 static char *opt_rsh, *opt_via, *opt_tunnel, *opt_address, *opt_net, *opt_bandwidth, *opt_progress,
     *opt_on_timeout;
 static int opt_downtime, opt_lanes, opt_level = NUMBER_UNSET, opt_timeout;
-static gboolean opt_dry_run, opt_keep, opt_remove, opt_detach;
+static gboolean opt_dry_run, opt_keep, opt_remove, opt_detach, opt_verify;
 
 static const GOptionEntry entries[] = {
     { "rsh", 'e', 0, G_OPTION_ARG_STRING, &opt_rsh, "reach the host by this, and not by ssh",
@@ -29,6 +29,8 @@ static const GOptionEntry entries[] = {
     { "downtime", 'd', 0, G_OPTION_ARG_INT, &opt_downtime, "the pause that is aimed at", "MS" },
     { "lanes", 0, 0, G_OPTION_ARG_INT, &opt_lanes, "connections, 1 to 64", "N" },
     { "level", 0, 0, G_OPTION_ARG_INT, &opt_level, "compression, -7 to 19; 0 is none", "N" },
+    { "verify", 0, 0, G_OPTION_ARG_NONE, &opt_verify,
+      "compare memory and devices before it is decided", NULL },
     { "timeout", 't', 0, G_OPTION_ARG_INT, &opt_timeout, "it should not take longer", "SECONDS" },
     { "on-timeout", 0, 0, G_OPTION_ARG_STRING, &opt_on_timeout, "what is done when it does",
       "cancel|force|wait" },
@@ -69,6 +71,7 @@ static bool read_limits(QsDepart *depart, GError **error)
     }
     depart->limits.downtime_ms = (guint64)opt_downtime;
     depart->limits.lanes = (guint)opt_lanes;
+    depart->limits.verify = opt_verify;
     depart->limits.level = opt_level == NUMBER_UNSET ? 0 : opt_level;
     return true;
 }

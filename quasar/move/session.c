@@ -104,6 +104,7 @@ bool qs_move_limit(QsQmp *qmp, const QsMoveLimits *limits, GError **error)
         json_object_set_int_member(parameters, "downtime-limit", (gint64)limits->downtime_ms);
     }
     json_object_set_int_member(settings, "level", limits->level);
+    json_object_set_boolean_member(settings, "verify", limits->verify);
     if (limits->lanes != 0) {
         json_object_set_int_member(settings, "lanes", limits->lanes);
     }

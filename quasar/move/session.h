@@ -31,6 +31,7 @@ typedef struct QsMoveLimits {
     guint64 downtime_ms; /* 0: QEMU's own */
     guint lanes;         /* 0: QEMU's own */
     gint level;          /* of compression */
+    bool verify;         /* memory and devices are compared before it is decided */
 } QsMoveLimits;
 
 /* In hexadecimal digits. */

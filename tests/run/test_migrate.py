@@ -97,7 +97,8 @@ def test_disks_go_along(quasar: Launcher, there: Launcher, rsh: Path, tmp_path: 
                 "--net", "none", "--image", raw, "--image", cow)
     content = raw.read_bytes()
     quasar.good("migrate", "box", "127.0.0.1", "--rsh", rsh, "--level", "1", "--lanes", "3",
-                *ANY_PAUSE)
+                "--verify", *ANY_PAUSE)
+    assert ask(there, "box", "query-quasar")["verified-sections"] > 0
     shown = there.state("box")["definition"]
     there.good("stop", "--force", "box")
     copies = [Path(path) for path in shown["image"].split(";")]
