@@ -206,7 +206,7 @@ def check_run(run: Run) -> None:
 
 def check_vm(run: Run) -> None:
     build_hosts(run)
-    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_processes(3, "load"),
+    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_processes(2, "load"),
             f"--hosts={','.join(run.hosts)}", f"--table={RESULTS / 'vm-table.txt'}",
             *(["--quick"] if run.quick else []))
 
