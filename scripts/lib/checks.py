@@ -33,6 +33,7 @@ GUESTS_ON = {"x86_64": list(arches.GUESTS), "ppc64le": ["x86_64", "ppc64"]}
 FAULTS = "tests/vm/test_faults.py"
 SPEEDS = "tests/relay/test_far.py"      # compares throughputs: nothing else may run beside it
 OVERHEAD = "tests/run/test_overhead.py"     # nor beside this, which measures times
+FAST = "tests/vm/test_session.py::test_a_fast_link_needs_little_under_way"     # and this
 BENCH_PAGE = "tests/bench/test_page.py"
 RELAY_BENCH = "tests/relay-bench/test_netbench.py"
 RELAY_BENCH_PAGE = "tests/relay-bench/test_netpage.py"
@@ -206,9 +207,11 @@ def check_run(run: Run) -> None:
 
 def check_vm(run: Run) -> None:
     build_hosts(run)
-    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", *_processes(2, "load"),
+    _pytest(run, "vm", "tests/vm", f"--ignore={FAULTS}", f"--deselect={FAST}",
+            *_processes(2, "load"),
             f"--hosts={','.join(run.hosts)}", f"--table={RESULTS / 'vm-table.txt'}",
             *(["--quick"] if run.quick else []))
+    _pytest(run, "vm-fast", FAST, f"--hosts={','.join(run.hosts)}")
 
 
 def check_fault(run: Run) -> None:
